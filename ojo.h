@@ -1,0 +1,3047 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ojo.h - version 0.1.0 - a tracer for transport protocols, in one header
+ *
+ * Records packets, acks, losses, streams, windows and round-trip times of a transport written in C or
+ * C++ at about the cost of reading the clock, into files that ojo-cat and ojo_reader.h read.
+ *
+ * DO THIS
+ *   In exactly one C or C++ file:
+ *       #define OJO_IMPLEMENTATION
+ *       #include "ojo.h"
+ *   Everywhere else just #include "ojo.h".
+ *
+ * EXAMPLE
+ *       ojo_tracer *t;
+ *       ojo_open(&t, &(ojo_desc){ .dir = getenv("OJO_DIR") });
+ *       uint32_t flow = ojo_flow_open(t, &(ojo_flow_desc){ .role = OJO_ROLE_CLIENT });
+ *       ojo_packet_sent_sized(t, flow, 0, 1200);
+ *       ojo_packet_acked_sized(t, flow, 0, 1200);
+ *       ojo_close(t);
+ *   then: OJO_DIR=traces ./program && ojo-cat traces
+ *   C++11: ojo_desc d = {}; d.dir = "traces"; ojo_open(&t, &d);
+ *
+ * LINK WITH
+ *   -pthread. Nothing else.
+ *
+ * DEFINES (the same in every file that includes ojo.h)
+ *   OJO_IMPLEMENTATION  in one file: also compile the implementation.
+ *   OJO_STATIC          everything is static: a private copy inside the one file that includes it.
+ *   OJO_DISABLE         every call compiles to nothing, still type-checked; plain C99, any compiler and
+ *                       system; needs stdint, stddef and stdbool only.
+ *   OJO_API             put before each public function (default: extern, or static).
+ *   OJO_ASSERT(x)       checks internal invariants (default: assert from <assert.h>).
+ *
+ * OVERVIEW
+ *   A tracer is one pool of memory, cut into chunks of 64 KiB, and one flusher thread. A thread that
+ *   records leases a chunk and appends to it alone: no lock, no shared write, no system call. Full chunks
+ *   go to the flusher, which converts clock ticks to nanoseconds, writes a batch file into DIR/staging/
+ *   and renames it into DIR/output/. A batch ends after flush_interval_ms or flush_bytes.
+ *   A record is 24 bytes: time, type, flow, payload; `_sized` helpers carry a second number in the same
+ *   24 bytes. ojo_record_ext appends up to 6,120 bytes more.
+ *   A flow is one number space: a connection, one of its packet number spaces or paths, a stream. See
+ *   ojo_flow_open.
+ *   Several events of one packet need one clock read: stamp = ojo_now(t), then the `_at` helpers.
+ *
+ * THREADS, FORK, SIGNALS
+ *   Any thread may record any flow. Order is kept per thread: record a connection on one thread, or pass
+ *   times. Recording is wait-free and may be done in a signal handler, also in one that interrupted a
+ *   record (three levels deep; deeper ones are dropped and counted).
+ *   ojo_open, ojo_close, ojo_flush, ojo_query_stats and ojo_query_desc are thread-safe against each other
+ *   and against recording, except that ojo_close wants the recorders of its tracer stopped. They are not
+ *   async-signal-safe.
+ *   After fork the child's copy of every tracer is off; the parent's files and pool are not touched. The
+ *   child may open a tracer of its own.
+ *   exit() without ojo_close closes the tracers that are open.
+ *
+ * FILE FORMAT
+ *   A header of 144 bytes (struct ojo_file_header), the schema of the application's own types as JSON,
+ *   then slots of 24 bytes. README.md has the table. Values in files are never renumbered.
+ *
+ * ERRORS
+ *   open, close and flush return an ojo_result. Record calls return nothing: what can't be kept is
+ *   counted, stored in the file as EVENTS_DROPPED with its time range, and shown by every tool. A tracer
+ *   that can't be opened is NULL, and every call takes NULL: tracing never takes the application down.
+ *   What goes wrong later (a full disk) is logged once per kind through ojo_desc.logger; recording goes on.
+ *
+ * MEMORY
+ *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then
+ *   what the recorders are ahead of the flusher. The pool is a file in /dev/shm where that has room, so
+ *   that it outlives a crash; otherwise anonymous memory (a log line says so).
+ *
+ * CAVEATS
+ *   No payload, key or token is ever recorded; addresses only through FLOW.
+ *   Needs Linux on a 64-bit little-endian machine (x86-64, aarch64) unless OJO_DISABLE is defined.
+ *   Nothing is fsynced unless ojo_desc.sync is set: after a power cut the newest files may be empty.
+ */
+#ifndef OJO_H
+#define OJO_H
+
+#if !defined(OJO_DISABLE) && !defined(_FEATURES_H) && !defined(_DEFAULT_SOURCE) && !defined(_GNU_SOURCE)
+#define _DEFAULT_SOURCE 1 /* under -std=c11 the implementation needs mmap flags, syscall and flock */
+#endif
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define OJO_VERSION "0.1.0"
+#define OJO_ABI UINT64_C(0x6f6a6f0000000001) /* changes with any change to a struct or an inline function */
+
+#if defined(__GNUC__)
+#define OJO__UNUSED __attribute__((unused))
+#define OJO__LIKELY(x) __builtin_expect(!!(x), 1)
+#define OJO__UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define OJO__INLINE static inline __attribute__((always_inline, unused))
+#define OJO__COLD __attribute__((cold, noinline))
+#else
+#define OJO__UNUSED
+#define OJO__INLINE static inline
+#endif
+
+#ifndef OJO_API
+#ifdef OJO_STATIC
+#define OJO_API static OJO__UNUSED
+#else
+#define OJO_API extern
+#endif
+#endif
+
+/* ---- the event types --------------------------------------------------------------------------- */
+
+/* X(value, NAME, helper, CATEGORY, KIND, payload, size). KIND says what goes with the payload: NONE;
+ * NUMBER, one number (`size`); RANGE, a length, given as such and shown as the range's exclusive end;
+ * TEXT; BYTES; RECORD, a layout of its own. Every row makes the enum value OJO_NAME and the helpers
+ *     ojo_helper(t, flow, payload)             ojo_helper_at(t, time, flow, payload)
+ * and, for NUMBER and RANGE,
+ *     ojo_helper_sized(t, flow, payload, size) ojo_helper_sized_at(t, time, flow, payload, size)
+ * Sizes are bytes, numbers are packet numbers or counts, times are ns, unless the name says otherwise. */
+#define OJO_EVENTS(X)                                                                                   \
+  X(0x0001, PACKET_CREATED, packet_created, PACKET, NUMBER, packet_number, bytes)                       \
+  X(0x0002, PACKET_SENT, packet_sent, PACKET, NUMBER, packet_number, bytes)                             \
+  X(0x0003, PACKET_ACKED, packet_acked, PACKET, NUMBER, packet_number, bytes)                           \
+  X(0x0004, PACKET_LOST_TIMEOUT, packet_lost_timeout, PACKET, NUMBER, packet_number, bytes)             \
+  X(0x0005, PACKET_LOST_DUPLICATE_ACK, packet_lost_duplicate_ack, PACKET, NUMBER, packet_number, bytes) \
+  X(0x0006, PACKET_RETRANSMIT_OLD, packet_retransmit_old, PACKET, NONE, packet_number, none)            \
+  X(0x0007, PACKET_RETRANSMIT_NEW, packet_retransmit_new, PACKET, NONE, packet_number, none)            \
+  X(0x0008, PACKET_RECEIVED, packet_received, PACKET, NUMBER, packet_number, bytes)                     \
+  X(0x0009, OFFSET_SENT, offset_sent, PACKET, RANGE, start, length)                                     \
+  X(0x000A, OFFSET_ACKED, offset_acked, PACKET, RANGE, start, length)                                   \
+  X(0x000B, OFFSET_RETRANSMITTED, offset_retransmitted, PACKET, RANGE, start, length)                   \
+  X(0x000C, OFFSET_LOST, offset_lost, PACKET, RANGE, start, length)                                     \
+  X(0x000D, OFFSET_RECEIVED, offset_received, PACKET, RANGE, start, length)                             \
+  X(0x000E, PACKET_LOST_TIME, packet_lost_time, PACKET, NUMBER, packet_number, bytes)                   \
+  X(0x000F, PACKET_LOST_REPORTED, packet_lost_reported, PACKET, NUMBER, packet_number, bytes)           \
+  X(0x0010, PACKET_LOST_SPURIOUS, packet_lost_spurious, PACKET, NUMBER, packet_number, bytes)           \
+  X(0x0011, PACKET_DROPPED, packet_dropped, PACKET, NUMBER, packet_number, bytes)                       \
+  X(0x0012, ACK_RECEIVED, ack_received, PACKET, NUMBER, first, count)                                   \
+  X(0x0013, ACK_SENT, ack_sent, PACKET, NUMBER, largest, ack_delay_us)                                  \
+  X(0x0014, DATAGRAM_SENT, datagram_sent, PACKET, NUMBER, bytes, datagrams)                             \
+  X(0x0015, DATAGRAM_RECEIVED, datagram_received, PACKET, NUMBER, bytes, datagrams)                     \
+  X(0x0016, ECN_CE_RECEIVED, ecn_ce_received, PACKET, NONE, bytes, none)                                \
+  X(0x0017, ECN_CE_REPORTED, ecn_ce_reported, PACKET, NONE, count, none)                                \
+  X(0x0100, STREAM_OPENED, stream_opened, STREAM, NONE, stream_id, none)                                \
+  X(0x0101, STREAM_LINK_PARENT, stream_link_parent, STREAM, NONE, parent_flow, none)                    \
+  X(0x0102, STREAM_FIN_SENT, stream_fin_sent, STREAM, NONE, stream_id, none)                            \
+  X(0x0103, STREAM_FIN_ACKED, stream_fin_acked, STREAM, NONE, stream_id, none)                          \
+  X(0x0104, STREAM_FIN_RECEIVED, stream_fin_received, STREAM, NONE, stream_id, none)                    \
+  X(0x0105, STREAM_RESET_SENT, stream_reset_sent, STREAM, NUMBER, error, final_size)                    \
+  X(0x0106, STREAM_RESET_RECEIVED, stream_reset_received, STREAM, NUMBER, error, final_size)            \
+  X(0x0107, STREAM_STOP_SENT, stream_stop_sent, STREAM, NONE, error, none)                              \
+  X(0x0108, STREAM_STOP_RECEIVED, stream_stop_received, STREAM, NONE, error, none)                      \
+  X(0x0109, STREAM_CLOSED, stream_closed, STREAM, NONE, error, none)                                    \
+  X(0x0200, CONNECTION_MAX_DATA_UPDATE, connection_max_data_update, FLOW_CONTROL, NONE, limit, none)    \
+  X(0x0201, STREAM_MAX_DATA_UPDATE, stream_max_data_update, FLOW_CONTROL, NONE, limit, none)            \
+  X(0x0202, CONNECTION_MAX_DATA_GRANTED, connection_max_data_granted, FLOW_CONTROL, NONE, limit, none)  \
+  X(0x0203, STREAM_MAX_DATA_GRANTED, stream_max_data_granted, FLOW_CONTROL, NONE, limit, none)          \
+  X(0x0204, CONNECTION_BLOCKED, connection_blocked, FLOW_CONTROL, NONE, limit, none)                    \
+  X(0x0205, STREAM_BLOCKED, stream_blocked, FLOW_CONTROL, NONE, limit, none)                            \
+  X(0x0206, PEER_BLOCKED, peer_blocked, FLOW_CONTROL, NONE, limit, none)                                \
+  X(0x0207, MAX_STREAMS_UPDATE, max_streams_update, FLOW_CONTROL, NUMBER, count, one_way)               \
+  X(0x0208, MAX_STREAMS_GRANTED, max_streams_granted, FLOW_CONTROL, NUMBER, count, one_way)             \
+  X(0x0300, CWND_UPDATED, cwnd_updated, CONGESTION_CONTROL, NONE, bytes, none)                          \
+  X(0x0301, SSTHRESH_UPDATED, ssthresh_updated, CONGESTION_CONTROL, NONE, bytes, none)                  \
+  X(0x0302, BYTES_IN_FLIGHT, bytes_in_flight, CONGESTION_CONTROL, NONE, bytes, none)                    \
+  X(0x0303, RTT_SAMPLE, rtt_sample, CONGESTION_CONTROL, RECORD, latest_ns, rtt)                         \
+  X(0x0304, PACING_RATE, pacing_rate, CONGESTION_CONTROL, NONE, bytes_per_s, none)                      \
+  X(0x0305, DELIVERY_RATE, delivery_rate, CONGESTION_CONTROL, NONE, bytes_per_s, none)                  \
+  X(0x0306, SENDER_LIMITED, sender_limited, CONGESTION_CONTROL, NONE, by, none)                         \
+  X(0x0307, CONGESTION_STATE, congestion_state, CONGESTION_CONTROL, NONE, state, none)                  \
+  X(0x0308, LOSS_TIMER_SET, loss_timer_set, CONGESTION_CONTROL, NONE, from_now_ns, none)                \
+  X(0x0309, LOSS_TIMER_EXPIRED, loss_timer_expired, CONGESTION_CONTROL, NONE, expiries, none)           \
+  X(0x030A, MTU_UPDATED, mtu_updated, CONGESTION_CONTROL, NONE, bytes, none)                            \
+  X(0x0800, CONNECTION_STATE, connection_state, CONNECTION, NONE, state, none)                          \
+  X(0x0801, CONNECTION_CLOSED, connection_closed, CONNECTION, RECORD, error, closed)                    \
+  X(0x0802, KEY_UPDATED, key_updated, CONNECTION, NUMBER, key_phase, by_peer)                           \
+  X(0x0803, VERSION_CHOSEN, version_chosen, CONNECTION, NONE, version, none)                            \
+  X(0x0804, PATH_STATE, path_state, CONNECTION, NONE, state, none)
+
+/* Types without helpers: what the tracer writes itself, and the telemetry numbers, which are reserved. */
+#define OJO_EVENTS_INTERNAL(X)                                                 \
+  X(0x0700, LOG, none, TELEMETRY, RECORD, severity, log)                       \
+  X(0x0701, SPAN_BEGIN, none, TELEMETRY, RECORD, span_id, span)                \
+  X(0x0702, SPAN_END, none, TELEMETRY, RECORD, span_id, span)                  \
+  X(0x0703, COUNTER, none, TELEMETRY, RECORD, value, name)                     \
+  X(0x0704, GAUGE, none, TELEMETRY, RECORD, value, name)                       \
+  X(0x0705, HISTOGRAM, none, TELEMETRY, RECORD, value, name)                   \
+  X(0x0706, ATTRIBUTES, none, TELEMETRY, RECORD, count, attributes)            \
+  X(0xFF01, EVENTS_DROPPED, none, META, RECORD, count, dropped)                \
+  X(0xFF02, RUN, none, META, RECORD, slots, run)                               \
+  X(0xFF03, THREAD, none, META, RECORD, tid_pid, thread)                       \
+  X(0xFF04, FLOW, none, META, RECORD, key, flow)
+
+typedef enum ojo_event_type {
+#define OJO__X(value, name, helper, category, kind, payload, size) OJO_##name = value,
+  OJO_EVENTS(OJO__X) OJO_EVENTS_INTERNAL(OJO__X)
+#undef OJO__X
+  OJO_APPLICATION_TYPE_FIRST = 0x010000, /* the application's own types */
+  OJO_APPLICATION_TYPE_LAST = 0x7FFFFF
+} ojo_event_type;
+
+/* One bit each, for ojo_enable. X(bit, NAME, text in files and tools). */
+#define OJO_CATEGORIES(X)                            \
+  X(0, PACKET, "Packet")                             \
+  X(1, STREAM, "Stream")                             \
+  X(2, FLOW_CONTROL, "FlowControl")                  \
+  X(3, CONGESTION_CONTROL, "CongestionControl")      \
+  X(4, KERNEL_TCP, "KernelTCP")                      \
+  X(5, KERNEL_UDP, "KernelUDP")                      \
+  X(6, KERNEL_SCHEDULER, "KernelScheduler")          \
+  X(7, TELEMETRY, "Telemetry")                       \
+  X(8, CONNECTION, "Connection")                     \
+  X(15, META, "Meta")                                \
+  X(16, APPLICATION, "Application")
+typedef enum ojo_category {
+#define OJO__X(bit, name, text) OJO_CATEGORY_##name = 1 << bit,
+  OJO_CATEGORIES(OJO__X)
+#undef OJO__X
+  OJO_CATEGORY_ALL = 0x1FFFF
+} ojo_category;
+
+typedef enum ojo_value_kind { /* what an event carries beside its payload */
+  OJO_VALUE_NONE = 0,
+  OJO_VALUE_NUMBER = 1,
+  OJO_VALUE_RANGE = 2,
+  OJO_VALUE_TEXT = 3,
+  OJO_VALUE_BYTES = 4,
+  OJO_VALUE_RECORD = 5
+} ojo_value_kind;
+
+typedef enum ojo_limited { /* SENDER_LIMITED: what keeps the sender from sending, from now on */
+  OJO_LIMITED_NOTHING = 0, OJO_LIMITED_APPLICATION = 1, OJO_LIMITED_CWND = 2,
+  OJO_LIMITED_CONNECTION_CREDIT = 3, OJO_LIMITED_STREAM_CREDIT = 4, OJO_LIMITED_PACING = 5,
+  OJO_LIMITED_ANTI_AMPLIFICATION = 6, OJO_LIMITED_SOCKET = 7
+} ojo_limited;
+typedef enum ojo_congestion { /* CONGESTION_STATE; 16 and up are the algorithm's own */
+  OJO_CONGESTION_SLOW_START = 1, OJO_CONGESTION_AVOIDANCE = 2, OJO_CONGESTION_RECOVERY = 3
+} ojo_congestion;
+typedef enum ojo_connection { /* CONNECTION_STATE */
+  OJO_CONNECTION_INITIAL = 1, OJO_CONNECTION_HANDSHAKE = 2, OJO_CONNECTION_ESTABLISHED = 3,
+  OJO_CONNECTION_CONFIRMED = 4, OJO_CONNECTION_CLOSING = 5, OJO_CONNECTION_DRAINING = 6
+} ojo_connection;
+typedef enum ojo_path { /* PATH_STATE */
+  OJO_PATH_PROBING = 1, OJO_PATH_VALIDATED = 2, OJO_PATH_ACTIVE = 3, OJO_PATH_STANDBY = 4,
+  OJO_PATH_FAILED = 5, OJO_PATH_ABANDONED = 6
+} ojo_path;
+typedef enum ojo_drop_reason { /* EVENTS_DROPPED: why */
+  OJO_DROP_POOL_FULL = 1, OJO_DROP_BLOCK_TIMEOUT = 2, OJO_DROP_OVERWRITTEN = 3, OJO_DROP_NESTING = 4,
+  OJO_DROP_THREAD_TABLE = 5, OJO_DROP_NEVER_WRITTEN = 6, OJO_DROP_KERNEL_RING = 7,
+  OJO_DROP_DISK_LIMIT = 8, OJO_DROP_EXTENSION_TOO_LONG = 9
+} ojo_drop_reason;
+
+/* ---- the file format --------------------------------------------------------------------------- */
+
+#define OJO_SLOT_BYTES 24
+#define OJO_EXTENSION_BYTES_MAX 6120 /* 255 slots */
+#define OJO_TYPE_MASK 0x7FFFFFu      /* bits 0..22 of ojo_event.type; above them: */
+#define OJO_SIZED 0x800000u          /* payload is value | size << 44; n is 0 */
+#define OJO_EXTENSION_SHIFT 24       /* bits 24..31: n, the extension slots that follow */
+#define OJO_SIZED_VALUE_BITS 44
+#define OJO_SIZED_SIZE_BITS 20
+
+typedef struct ojo_event { /* one slot; little-endian */
+  uint64_t ts;             /* ns since the trace's start */
+  uint32_t type;
+  uint32_t flow;           /* 0: no flow */
+  uint64_t payload;
+} ojo_event;
+
+#define OJO_FILE_MAGIC "ojo" /* with its NUL: 4 bytes */
+#define OJO_FILE_VERSION 2
+#define OJO_FILE_COMPLETE 1u  /* flags */
+#define OJO_FILE_RECOVERED 2u
+#define OJO_FILE_SNAPSHOT 4u
+#define OJO_FILE_CHECKSUMS 8u
+typedef struct ojo_file_header { /* 144 bytes */
+  char magic[4];
+  uint8_t version, flags;
+  uint16_t slot_bytes;
+  uint64_t start_unix_ns;
+  uint64_t schema_id;            /* FNV-1a 64 of the schema's bytes; 0: no schema */
+  uint32_t header_bytes;         /* before the first slot; a multiple of 8 */
+  uint32_t schema_bytes;         /* the schema starts at header_bytes - schema_bytes rounded up to 8 */
+  uint64_t start_monotonic_ns;   /* CLOCK_MONOTONIC */
+  uint8_t trace_id[16];
+  uint32_t pid;
+  uint32_t clock;                /* ojo_clock */
+  uint64_t batch;                /* published batch of this trace, from 0 */
+  uint64_t slot_count;
+  uint64_t first_ts, last_ts;    /* ns since the trace's start, both inclusive */
+  uint8_t boot_id[16];
+  char command[16];
+  uint64_t host_id;
+  uint32_t anchor_error_ns;      /* the largest error of a tick-to-ns anchor */
+  uint32_t crc;                  /* CRC32C of these 144 bytes with this field 0 */
+} ojo_file_header;
+
+#define OJO_RUN_UNSORTED 1u /* flags: times go back within the run */
+#define OJO_RUN_HANDLER 2u  /* recorded by a signal handler that interrupted a record */
+#define OJO_RUN_RECOVERED 4u
+typedef struct ojo_run { /* RUN's extension (n = 2); RUN.payload slots of thread RUN.flow follow */
+  uint64_t first_ordinal;  /* of its first recorded event among all that (thread, level) tried */
+  uint64_t last_ts;        /* greatest; RUN.ts is the least */
+  uint32_t tid;            /* the OS's; RUN.flow is the trace's own */
+  uint32_t crc;            /* CRC32C of the run's slots; 0: none */
+  uint32_t events;         /* in the run, without THREAD */
+  uint16_t flags, level;
+  uint64_t lost_before;    /* by this (thread, level) since the trace's start, before this run's events */
+  uint64_t zero;
+} ojo_run;
+
+typedef struct ojo_dropped { /* EVENTS_DROPPED's extension; payload is the count */
+  uint64_t first_ts, last_ts;
+  uint32_t reason; /* ojo_drop_reason */
+  uint32_t source;
+} ojo_dropped;
+
+typedef struct ojo_rtt { /* RTT_SAMPLE's extension; payload is the latest sample; all ns */
+  uint64_t smoothed_ns, min_ns, variation_ns;
+} ojo_rtt;
+
+typedef struct ojo_flow_record { /* FLOW's extension, then id, local, remote, protocol, label */
+  uint32_t parent;
+  uint8_t kind, role, id_bytes, address_bytes;
+  uint16_t local_port, remote_port;
+  uint8_t protocol_bytes, label_bytes;
+  uint16_t zero16;
+  uint64_t zero64;
+} ojo_flow_record;
+
+/* ---- types of the interface -------------------------------------------------------------------- */
+
+typedef enum ojo_result {
+  OJO_OK = 0,
+  OJO_ERR_ARGUMENT = -1,   /* a value in a desc is out of its range; the log line names it */
+  OJO_ERR_MEMORY = -2,
+  OJO_ERR_IO = -3,         /* a directory or file can't be made, read or written */
+  OJO_ERR_PERMISSION = -4,
+  OJO_ERR_TIMEOUT = -5,    /* ojo_flush: not all was written within 10 s */
+  OJO_ERR_MODE = -6,       /* the call does not fit the tracer's mode or thread */
+  OJO_ERR_FORMAT = -7,     /* not an ojo file, or none that this version reads */
+  OJO_ERR_NOT_FOUND = -8
+} ojo_result;
+
+typedef enum ojo_clock {
+  OJO_CLOCK_AUTO = 0,      /* TSC or CNTVCT where sound, else MONOTONIC */
+  OJO_CLOCK_MONOTONIC = 1, /* clock_gettime(CLOCK_MONOTONIC) */
+  OJO_CLOCK_MANUAL = 2,    /* the last ojo_set_now; the trace starts at 0 */
+  OJO_CLOCK_TSC = 3,       /* x86-64, invariant, and the kernel's own clock source; as a request: AUTO */
+  OJO_CLOCK_CNTVCT = 4     /* aarch64; as a request: AUTO */
+} ojo_clock;
+
+typedef enum ojo_overflow { /* what happens when no chunk is free */
+  OJO_OVERFLOW_DROP_NEWEST = 0, /* the new event is dropped and counted */
+  OJO_OVERFLOW_BLOCK = 2        /* the recorder waits, up to block_timeout_ms, then drops and counts */
+} ojo_overflow;
+
+typedef struct ojo_type { /* one of the application's own event types; text is UTF-8 */
+  uint32_t value;         /* OJO_APPLICATION_TYPE_FIRST .. _LAST */
+  const char *name;
+  const char *category;    /* NULL: "Application" */
+  const char *description; /* NULL: none */
+  ojo_value_kind value_kind;
+} ojo_type;
+
+typedef struct ojo_logger { /* log NULL: a line to stderr. Called from open, close, flush and the flusher */
+  void (*log)(void *user, const char *line);
+  void *user;
+} ojo_logger;
+
+typedef struct ojo_allocator { /* for open's tables and the write buffer; the pool is mapped. NULL: malloc */
+  void *(*alloc)(void *user, size_t bytes);
+  void (*free)(void *user, void *memory);
+  void *user;
+} ojo_allocator;
+
+typedef struct ojo_desc { /* zero is the default */
+  const char *dir;            /* made if missing; NULL or "": off, ojo_open gives NULL */
+  uint64_t buffer_bytes;      /* the pool; 0: 512 MiB, or what the limits of memory leave */
+  uint64_t reserve_bytes;     /* of it, populated ahead of the recorders; 0: 2 MiB */
+  uint32_t flush_interval_ms; /* a batch ends after; 0: 1,000 */
+  uint32_t block_timeout_ms;  /* OJO_OVERFLOW_BLOCK; 0: 10,000 */
+  uint64_t flush_bytes;       /* a batch ends at; 0: 10 MiB */
+  uint64_t disk_bytes_max;    /* this trace's oldest batches are deleted beyond; 0: no limit */
+  ojo_overflow overflow;
+  ojo_clock clock;
+  const ojo_type *types;      /* the application's own types: copied */
+  size_t type_count;
+  uint32_t file_mode;         /* 0: 0600 */
+  uint32_t dir_mode;          /* 0: 0700 */
+  bool sync;                  /* fsync each batch before it is published */
+  bool checksums;             /* a CRC32C for each run */
+  bool no_thread;             /* no flusher: the program calls ojo_flush */
+  ojo_logger logger;
+  ojo_allocator allocator;
+} ojo_desc;
+
+typedef struct ojo_stats { /* counts since ojo_open. Exact once the recorders have stopped */
+  uint64_t recorded;     /* events accepted; filtered and sampled-out ones are in no count */
+  uint64_t dropped;      /* events refused: pool full, block timeout, nesting, too many threads, too long */
+  uint64_t overwritten;  /* by newer ones, in a flight recorder */
+  uint64_t written;      /* of recorded: in files of output/ */
+  uint64_t batches;      /* files published */
+  uint64_t bytes;        /* of these files */
+  uint64_t write_errors; /* failed attempts to write a batch; its events wait in the pool */
+  uint64_t deleted;      /* events in files deleted for disk_bytes_max */
+  uint64_t flush_ns_max; /* the longest pass of the flusher */
+  uint64_t buffer_bytes; /* the pool's size in force */
+  uint32_t chunks, chunks_in_use;
+  bool crash_safe;       /* the pool is on tmpfs and outlives the process */
+} ojo_stats;
+
+typedef enum ojo_flow_kind {
+  OJO_FLOW_CONNECTION = 1, OJO_FLOW_SPACE = 2, OJO_FLOW_PATH = 3, OJO_FLOW_STREAM = 4, OJO_FLOW_SOCKET = 5
+} ojo_flow_kind;
+typedef enum ojo_role { OJO_ROLE_NONE = 0, OJO_ROLE_CLIENT = 1, OJO_ROLE_SERVER = 2 } ojo_role;
+
+typedef struct ojo_flow_desc { /* zero is the default: a connection of unknown role */
+  uint32_t parent;         /* 0: a root */
+  ojo_flow_kind kind;      /* 0: CONNECTION, or by key's range for a child */
+  ojo_role role;
+  uint64_t key;            /* stream id, space 1..15, path id, SSRC, conversation, socket cookie */
+  const void *id;          /* connection id that both ends know (QUIC: original destination), 0..20 bytes */
+  const void *local_address, *remote_address; /* network order, address_bytes each */
+  uint8_t id_bytes;
+  uint8_t address_bytes;   /* 0, 4 or 16 */
+  uint16_t local_port, remote_port; /* host order */
+  const char *protocol;    /* "quic", "kcp", "rtp" */
+  const char *label;
+} ojo_flow_desc;
+
+typedef struct ojo_metrics_values { /* bytes and ns; 0 (ssthresh: also UINT64_MAX) is unknown: not recorded */
+  uint64_t cwnd, ssthresh, bytes_in_flight;
+  uint64_t latest_rtt_ns, smoothed_rtt_ns, min_rtt_ns, rtt_variation_ns;
+  uint64_t pacing_rate; /* bytes/s */
+} ojo_metrics_values;
+
+typedef struct ojo_tracer ojo_tracer; /* made by ojo_open alone; to forward-declare: struct ojo_tracer; */
+struct ojo_tracer {                   /* what the inline half reads; in a fork child all of it is 0 */
+  uint64_t abi;                       /* first word: OJO_ABI */
+  uint32_t mask;                      /* categories recorded; 0: off */
+  uint32_t sample_below;              /* a flow is kept if its hash is below; 1024: all */
+  uint64_t generation;                /* unlike any other tracer's; bit 63 set */
+  uint32_t clock;                     /* ojo_clock in force */
+  uint32_t zero;
+  uint64_t manual_now_ns;             /* OJO_CLOCK_MANUAL */
+  uint32_t *flow_count;               /* root flow ids handed out by the copy of ojo.h that opened it */
+  struct ojo__core *core;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- functions --------------------------------------------------------------------------------- */
+
+#ifndef OJO_DISABLE
+/* Opens a tracer. desc NULL is a zero desc; without a dir *out is NULL and the result OJO_OK: tracing is
+ * off. On an error *out is NULL too and a log line says what, where and why. Thread-safe. */
+OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc);
+/* Writes what is pending, stops the flusher, removes the pool. The recorders of t must have stopped, or
+ * their last events may be lost. OJO_ERR_IO: events could not be written within 10 s (logged, with their
+ * number). In a fork child it does nothing. */
+OJO_API ojo_result ojo_close(ojo_tracer *t);
+/* Returns once all that was recorded before the call, by any thread, is in DIR/output/; OJO_ERR_TIMEOUT
+ * after 10 s, OJO_ERR_IO with no_thread when the write failed, OJO_ERR_MODE from within the logger. */
+OJO_API ojo_result ojo_flush(ojo_tracer *t);
+OJO_API ojo_stats ojo_query_stats(ojo_tracer *t); /* zeros for NULL. Thread-safe; walks the pool's headers */
+OJO_API ojo_desc ojo_query_desc(ojo_tracer *t);   /* what is in force, defaults filled in; no types */
+OJO_API const char *ojo_result_string(ojo_result result); /* never NULL */
+/* A library calls this on a tracer that its caller made: t, or NULL (and one log line to stderr) if the
+ * caller's ojo.h is another version. */
+OJO_API ojo_tracer *ojo_adopt(ojo_tracer *t);
+/* Records only these categories (OJO_CATEGORY_...) from now on; Meta is always on. Signal-safe. */
+OJO_API void ojo_enable(ojo_tracer *t, uint32_t category_mask);
+/* Keeps one root flow in n, by hash, with all its children; 0 and 1 keep all. Flow 0 is always kept. */
+OJO_API void ojo_sample_flows(ojo_tracer *t, uint32_t n);
+OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns); /* OJO_CLOCK_MANUAL: what ojo_now gives. Signal-safe */
+
+/* A new flow id and its FLOW event: a root flow, or with desc.parent ojo_flow_child of it by kind and
+ * key. Never 0; the same ids come whether t records, is NULL, or leaves the flow out. Bit 31 is never set. */
+OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc);
+
+/* What the inline calls below fall back to. `raw` is a time as stored: ns | 1 << 63, or ticks; 0: now. */
+OJO__COLD OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
+                       const void *frame);
+OJO__COLD OJO_API void ojo__full(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload);
+OJO_API void ojo__ext(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
+                      const void *bytes, size_t length);
+OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t value,
+                             uint64_t size);
+OJO_API void ojo__retransmit(ojo_tracer *t, uint64_t raw, uint32_t flow, uint64_t old_number,
+                             uint64_t new_number);
+OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t);
+
+/* ---- the hot path ------------------------------------------------------------------------------ */
+
+#define OJO__NS_BIT (UINT64_C(1) << 63) /* in a stored time: ns of CLOCK_MONOTONIC, not a tick */
+#define OJO__CHUNK_BYTES 65536u
+#define OJO__CHUNK_LIMIT (OJO__CHUNK_BYTES / OJO_SLOT_BYTES * OJO_SLOT_BYTES)
+
+struct ojo__chunk { /* a chunk's header: one cache line in the pool's dense array of them */
+  uint64_t committed; /* bytes. Owner: release. Flusher: acquire. The bytes below it are whole events */
+  uint64_t lease;     /* number << 2 | state; numbers are never repeated */
+  uint64_t ordinal;   /* attempts of this (thread, level) before slot 0. Owner, at lease */
+  uint32_t thread;    /* index into the pool's thread table */
+  uint16_t level, flags;
+  uint32_t next;      /* link of the free or full list: index + 1 */
+  uint32_t extension_slots; /* among the committed. Owner */
+  uint64_t published, harvested, batch; /* flusher only */
+};
+struct ojo__lease { /* of one thread, for its hottest tracer, outside signal handlers */
+  uint64_t generation; /* of the tracer; a frame's address while a record is under way; 0: none */
+  struct ojo__chunk *chunk;
+  unsigned char *base; /* the chunk's slots */
+};
+/* initial-exec: the default model of -fPIC doubles the cost of a record. */
+#define OJO__TLS __thread __attribute__((tls_model("initial-exec")))
+#ifdef OJO_STATIC
+static OJO__UNUSED OJO__TLS struct ojo__lease ojo__hot;
+#else
+extern OJO__TLS struct ojo__lease ojo__hot;
+#endif
+
+/* Meta types are the tracer's own, but FLOW may be recorded. Folds to a constant for a constant type. */
+OJO__INLINE uint32_t ojo__category_bit(uint32_t type) {
+  type &= OJO_TYPE_MASK;
+  return type >= OJO_APPLICATION_TYPE_FIRST ? (uint32_t)OJO_CATEGORY_APPLICATION
+         : type >= 0xFF01u && type <= 0xFF03u ? 0u
+                                               : 1u << ((type >> 8) & 15u);
+}
+
+/* A bijection of the low 10 bits: of 1,024 root flows in a row exactly 1,024 / n are kept. */
+OJO__INLINE bool ojo__sampled_out(uint32_t below, uint32_t flow) {
+  return flow != 0 && (((flow & 1023u) * 619u) & 1023u) >= below;
+}
+
+/* False also for NULL, and in a fork child, whose mask is 0. mask and sample_below: ojo_enable and
+ * ojo_sample_flows store them relaxed; a change takes effect at some later call, which is all we promise. */
+OJO__INLINE bool ojo__wanted(const ojo_tracer *t, uint32_t type, uint32_t flow) {
+  if (!t || !(__atomic_load_n(&t->mask, __ATOMIC_RELAXED) & ojo__category_bit(type))) return false;
+  uint32_t below = __atomic_load_n(&t->sample_below, __ATOMIC_RELAXED);
+  return OJO__LIKELY(below >= 1024u) || !ojo__sampled_out(below, flow);
+}
+
+OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
+#if defined(__x86_64__)
+  if (OJO__LIKELY(t->clock == OJO_CLOCK_TSC)) return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  if (OJO__LIKELY(t->clock == OJO_CLOCK_CNTVCT)) {
+    uint64_t tick;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(tick));
+    return tick;
+  }
+#endif
+  return ojo__clock_raw(t);
+}
+
+/* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type.
+ *
+ * Invariant: the bytes of a chunk below `committed` are whole events, at every instruction. The marker
+ * (this frame's address in ojo__hot.generation) is stored BEFORE the cursor is loaded: a signal handler
+ * that comes after it sees a lease that is busy and records at another level, in another chunk; one that
+ * comes before it leaves the cursor where we will find it. The clock is read behind the marker too, so
+ * that the handler's later time can't come first in this chunk. Handlers run on this very thread, so
+ * compiler barriers are enough for the marker; `committed` is read by the flusher (ojo__harvest: acquire)
+ * and stored with release, after the slot. */
+OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload) {
+  uint64_t generation = t->generation;
+  const void *frame = __builtin_frame_address(0);
+  if (OJO__UNLIKELY(ojo__hot.generation != generation)) {
+    ojo__slow(t, raw, type, flow, payload, frame);
+    return;
+  }
+  ojo__hot.generation = (uint64_t)(uintptr_t)frame;
+  __asm__ volatile("" ::: "memory");
+  struct ojo__chunk *chunk = ojo__hot.chunk;
+  uint64_t at = __atomic_load_n(&chunk->committed, __ATOMIC_RELAXED); /* ours alone */
+  if (OJO__UNLIKELY(at > OJO__CHUNK_LIMIT - OJO_SLOT_BYTES)) {
+    ojo__full(t, raw, type, flow, payload);
+    return;
+  }
+  ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at);
+  slot->ts = raw ? raw : ojo__raw_now(t);
+  slot->type = type;
+  slot->flow = flow;
+  slot->payload = payload;
+  __atomic_store_n(&chunk->committed, at + OJO_SLOT_BYTES, __ATOMIC_RELEASE);
+  __asm__ volatile("" ::: "memory");
+  ojo__hot.generation = generation;
+}
+
+/* A time as stored: a caller's ns get bit 63, a stamp of ojo_now loses it. */
+OJO__INLINE uint64_t ojo__raw(uint64_t time) { return time ^ OJO__NS_BIT; }
+
+/* A stamp for the `_at` calls, for all events of one packet: CLOCK_MONOTONIC ns, or a tick with bit 63
+ * set, which only `_at` of a tracer understands. 0 if t is NULL. Signal-safe. */
+OJO__INLINE uint64_t ojo_now(const ojo_tracer *t) {
+  return t && __atomic_load_n(&t->mask, __ATOMIC_RELAXED) ? ojo__raw_now(t) ^ OJO__NS_BIT : 0;
+}
+/* Records an event. Any thread; signal-safe; wait-free unless OJO_OVERFLOW_BLOCK waits. */
+OJO__INLINE void ojo_record(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload) {
+  if (ojo__wanted(t, type, flow)) ojo__record(t, 0, type & OJO_TYPE_MASK, flow, payload);
+}
+/* `time` is CLOCK_MONOTONIC ns that the caller has, or a stamp of ojo_now; before the trace's start: 0. */
+OJO__INLINE void ojo_record_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
+                               uint64_t payload) {
+  if (ojo__wanted(t, type, flow)) ojo__record(t, ojo__raw(time), type & OJO_TYPE_MASK, flow, payload);
+}
+OJO__INLINE void ojo__record_sized(ojo_tracer *t, uint64_t raw, uint32_t flow, uint32_t type,
+                                   uint64_t value, uint64_t size) {
+  if (!ojo__wanted(t, type, flow)) return;
+  if (OJO__LIKELY(value >> OJO_SIZED_VALUE_BITS == 0 && size >> OJO_SIZED_SIZE_BITS == 0))
+    ojo__record(t, raw, (type & OJO_TYPE_MASK) | OJO_SIZED, flow, value | size << OJO_SIZED_VALUE_BITS);
+  else
+    ojo__long_sized(t, raw, type & OJO_TYPE_MASK, flow, value, size);
+}
+/* With a second number: a size; for a range its length. 24 bytes while value < 2^44 and size < 2^20. */
+OJO__INLINE void ojo_record_sized(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t value,
+                                  uint64_t size) {
+  ojo__record_sized(t, 0, flow, type, value, size);
+}
+OJO__INLINE void ojo_record_sized_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
+                                     uint64_t value, uint64_t size) {
+  ojo__record_sized(t, ojo__raw(time), flow, type, value, size);
+}
+/* With up to 6,120 bytes, laid out as the type's value kind says; longer: dropped and counted. */
+OJO__INLINE void ojo_record_ext(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload,
+                                const void *bytes, size_t length) {
+  if (ojo__wanted(t, type, flow)) ojo__ext(t, 0, type & OJO_TYPE_MASK, flow, payload, bytes, length);
+}
+OJO__INLINE void ojo_record_ext_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
+                                   uint64_t payload, const void *bytes, size_t length) {
+  if (ojo__wanted(t, type, flow))
+    ojo__ext(t, ojo__raw(time), type & OJO_TYPE_MASK, flow, payload, bytes, length);
+}
+/* RETRANSMIT_OLD and RETRANSMIT_NEW as one: links between numbers. Record SENT and LOST as well. */
+OJO__INLINE void ojo_packet_retransmit(ojo_tracer *t, uint32_t flow, uint64_t old_number,
+                                       uint64_t new_number) {
+  if (ojo__wanted(t, OJO_PACKET_RETRANSMIT_OLD, flow)) ojo__retransmit(t, 0, flow, old_number, new_number);
+}
+OJO__INLINE void ojo_packet_retransmit_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint64_t old_number,
+                                          uint64_t new_number) {
+  if (ojo__wanted(t, OJO_PACKET_RETRANSMIT_OLD, flow))
+    ojo__retransmit(t, ojo__raw(time), flow, old_number, new_number);
+}
+
+#else /* OJO_DISABLE: the same calls, type-checked, compiled to nothing */
+#define OJO__NOTHING(...) static inline OJO__UNUSED __VA_ARGS__
+OJO__NOTHING(ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc)) {
+  (void)desc;
+  return *out = NULL, OJO_OK;
+}
+OJO__NOTHING(ojo_result ojo_close(ojo_tracer *t)) { return (void)t, OJO_OK; }
+OJO__NOTHING(ojo_result ojo_flush(ojo_tracer *t)) { return (void)t, OJO_OK; }
+OJO__NOTHING(ojo_stats ojo_query_stats(ojo_tracer *t)) {
+  static ojo_stats zero;
+  return (void)t, zero;
+}
+OJO__NOTHING(ojo_desc ojo_query_desc(ojo_tracer *t)) {
+  static ojo_desc zero;
+  return (void)t, zero;
+}
+OJO__NOTHING(const char *ojo_result_string(ojo_result r)) { return (void)r, "tracing is compiled out"; }
+OJO__NOTHING(ojo_tracer *ojo_adopt(ojo_tracer *t)) { return (void)t, (ojo_tracer *)NULL; }
+OJO__NOTHING(void ojo_enable(ojo_tracer *t, uint32_t mask)) { (void)t, (void)mask; }
+OJO__NOTHING(void ojo_sample_flows(ojo_tracer *t, uint32_t n)) { (void)t, (void)n; }
+OJO__NOTHING(void ojo_set_now(ojo_tracer *t, uint64_t ns)) { (void)t, (void)ns; }
+OJO__NOTHING(uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc)) { return (void)t, (void)desc, 1; }
+OJO__NOTHING(uint64_t ojo_now(const ojo_tracer *t)) { return (void)t, 0; }
+OJO__NOTHING(void ojo_record(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload)) {
+  (void)t, (void)flow, (void)type, (void)payload;
+}
+OJO__NOTHING(void ojo_record_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
+                                uint64_t payload)) {
+  (void)t, (void)time, (void)flow, (void)type, (void)payload;
+}
+OJO__NOTHING(void ojo_record_sized(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t value,
+                                   uint64_t size)) {
+  (void)t, (void)flow, (void)type, (void)value, (void)size;
+}
+OJO__NOTHING(void ojo_record_sized_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
+                                      uint64_t value, uint64_t size)) {
+  (void)t, (void)time, (void)flow, (void)type, (void)value, (void)size;
+}
+OJO__NOTHING(void ojo_record_ext(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload,
+                                 const void *bytes, size_t length)) {
+  (void)t, (void)flow, (void)type, (void)payload, (void)bytes, (void)length;
+}
+OJO__NOTHING(void ojo_record_ext_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
+                                    uint64_t payload, const void *bytes, size_t length)) {
+  (void)t, (void)time, (void)flow, (void)type, (void)payload, (void)bytes, (void)length;
+}
+OJO__NOTHING(void ojo_packet_retransmit(ojo_tracer *t, uint32_t flow, uint64_t o, uint64_t n)) {
+  (void)t, (void)flow, (void)o, (void)n;
+}
+OJO__NOTHING(void ojo_packet_retransmit_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint64_t o,
+                                           uint64_t n)) {
+  (void)t, (void)time, (void)flow, (void)o, (void)n;
+}
+#endif
+
+/* ---- flows, and what follows from the calls above ---------------------------------------------- */
+
+/* A child flow's id, from its parent's and a key: 1..15 packet number spaces, 16 + path id (below 48),
+ * 64 + stream id. A pure function, never 0, except that child(0, key) is 0. Children have bit 30 set and
+ * the low 10 bits of their root; the other 20 are a permutation of the key's low 20 bits, chosen by the
+ * parent (odd multiplier, offset, xor-shift: each step invertible), so that siblings with keys in one
+ * range of 2^20 never collide. */
+OJO__INLINE uint32_t ojo_flow_child(uint32_t parent, uint64_t key) {
+  if (parent == 0) return 0;
+  uint32_t seed = parent * 0x9E3779B1u ^ (uint32_t)(key >> 20) * 0x85EBCA6Bu ^ (uint32_t)(key >> 52);
+  seed = (seed ^ seed >> 15) * 0x2C1B3C6Du;
+  seed ^= seed >> 13;
+  uint32_t mixed = ((uint32_t)key * (seed | 1u) + (seed >> 12)) & 0xFFFFFu;
+  mixed ^= mixed >> 10;
+  return 0x40000000u | mixed << 10 | (parent & 1023u);
+}
+
+/* Opens a stream's flow: records STREAM_OPENED and STREAM_LINK_PARENT on it and gives its id. */
+OJO__INLINE uint32_t ojo_flow_stream_at(ojo_tracer *t, uint64_t time, uint32_t parent, uint64_t stream_id) {
+  uint32_t flow = ojo_flow_child(parent, stream_id + 64u);
+  ojo_record_at(t, time, flow, OJO_STREAM_OPENED, stream_id);
+  ojo_record_at(t, time, flow, OJO_STREAM_LINK_PARENT, parent);
+  return flow;
+}
+OJO__INLINE uint32_t ojo_flow_stream(ojo_tracer *t, uint32_t parent, uint64_t stream_id) {
+  return ojo_flow_stream_at(t, ojo_now(t), parent, stream_id);
+}
+
+/* Records CONNECTION_CLOSED by us, with a transport error code (0: clean) and a reason (NULL: none; cut
+ * at 255 bytes). For a stream record ojo_stream_closed instead. */
+OJO__INLINE void ojo_flow_close(ojo_tracer *t, uint32_t flow, uint64_t error, const char *reason) {
+  unsigned char bytes[4 + 255] = {0, 0, 0, 0};
+  size_t length = 0;
+  while (reason && length < 255 && reason[length]) {
+    bytes[4 + length] = (unsigned char)reason[length];
+    length++;
+  }
+  bytes[2] = (unsigned char)length;
+  ojo_record_ext(t, flow, OJO_CONNECTION_CLOSED, error, bytes, 4 + length);
+}
+
+/* RTT_SAMPLE with the estimator's values; ojo_rtt_sample records the latest alone. */
+OJO__INLINE void ojo_rtt_sample_full_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint64_t latest_ns,
+                                        uint64_t smoothed_ns, uint64_t min_ns, uint64_t variation_ns) {
+  ojo_rtt rtt;
+  rtt.smoothed_ns = smoothed_ns;
+  rtt.min_ns = min_ns;
+  rtt.variation_ns = variation_ns;
+  ojo_record_ext_at(t, time, flow, OJO_RTT_SAMPLE, latest_ns, &rtt, sizeof rtt);
+}
+
+/* One event for each field that differs between *last and *now and is known; then *last = *now. The four
+ * RTT fields are one RTT_SAMPLE. Keep one `last` per flow, zero at first. */
+OJO__INLINE void ojo_metrics_at(ojo_tracer *t, uint64_t time, uint32_t flow, ojo_metrics_values *last,
+                                const ojo_metrics_values *now) {
+  if (now->cwnd != last->cwnd && now->cwnd) ojo_record_at(t, time, flow, OJO_CWND_UPDATED, now->cwnd);
+  if (now->ssthresh != last->ssthresh && now->ssthresh && now->ssthresh != UINT64_MAX)
+    ojo_record_at(t, time, flow, OJO_SSTHRESH_UPDATED, now->ssthresh);
+  if (now->bytes_in_flight != last->bytes_in_flight)
+    ojo_record_at(t, time, flow, OJO_BYTES_IN_FLIGHT, now->bytes_in_flight);
+  if (now->latest_rtt_ns && (now->latest_rtt_ns != last->latest_rtt_ns ||
+                             now->smoothed_rtt_ns != last->smoothed_rtt_ns ||
+                             now->min_rtt_ns != last->min_rtt_ns ||
+                             now->rtt_variation_ns != last->rtt_variation_ns))
+    ojo_rtt_sample_full_at(t, time, flow, now->latest_rtt_ns, now->smoothed_rtt_ns, now->min_rtt_ns,
+                           now->rtt_variation_ns);
+  if (now->pacing_rate != last->pacing_rate && now->pacing_rate)
+    ojo_record_at(t, time, flow, OJO_PACING_RATE, now->pacing_rate);
+  *last = *now;
+}
+OJO__INLINE void ojo_metrics(ojo_tracer *t, uint32_t flow, ojo_metrics_values *last,
+                             const ojo_metrics_values *now) {
+  ojo_metrics_at(t, ojo_now(t), flow, last, now);
+}
+
+/* The 64-bit number whose low `bits` (1..64) are `wire` and which is nearest to last + 1, where `last` is
+ * the greatest number seen so far. RFC 9000, appendix A.3, without its limit of 2^62. Pure. */
+OJO__INLINE uint64_t ojo_unwrap(uint64_t last, uint64_t wire, unsigned bits) {
+  if (bits == 0 || bits >= 64) return wire;
+  uint64_t window = UINT64_C(1) << bits, half = window / 2, expected = last + 1;
+  uint64_t candidate = (expected & ~(window - 1)) | (wire & (window - 1));
+  if (candidate < expected && expected - candidate >= half && candidate <= UINT64_MAX - window)
+    return candidate + window;
+  if (candidate > expected && candidate - expected > half && candidate >= window) return candidate - window;
+  return candidate;
+}
+
+/* ---- the typed helpers: ojo_packet_sent and so on, from OJO_EVENTS ------------------------------ */
+
+#define OJO__PLAIN(NAME, helper, payload)                                                              \
+  OJO__INLINE void ojo_##helper(ojo_tracer *t, uint32_t flow, uint64_t payload) {                      \
+    ojo_record(t, flow, OJO_##NAME, payload);                                                          \
+  }                                                                                                    \
+  OJO__INLINE void ojo_##helper##_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint64_t payload) {  \
+    ojo_record_at(t, time, flow, OJO_##NAME, payload);                                                 \
+  }
+#define OJO__WITH_SIZE(NAME, helper, payload, size)                                                    \
+  OJO__PLAIN(NAME, helper, payload)                                                                    \
+  OJO__INLINE void ojo_##helper##_sized(ojo_tracer *t, uint32_t flow, uint64_t payload, uint64_t size) { \
+    ojo_record_sized(t, flow, OJO_##NAME, payload, size);                                              \
+  }                                                                                                    \
+  OJO__INLINE void ojo_##helper##_sized_at(ojo_tracer *t, uint64_t time, uint32_t flow,                \
+                                           uint64_t payload, uint64_t size) {                          \
+    ojo_record_sized_at(t, time, flow, OJO_##NAME, payload, size);                                     \
+  }
+#define OJO__HELPERS_NONE(NAME, helper, payload, size) OJO__PLAIN(NAME, helper, payload)
+#define OJO__HELPERS_RECORD(NAME, helper, payload, size) OJO__PLAIN(NAME, helper, payload)
+#define OJO__HELPERS_NUMBER(NAME, helper, payload, size) OJO__WITH_SIZE(NAME, helper, payload, size)
+#define OJO__HELPERS_RANGE(NAME, helper, payload, size) OJO__WITH_SIZE(NAME, helper, payload, size)
+#define OJO__X(value, NAME, helper, category, KIND, payload, size) \
+  OJO__HELPERS_##KIND(NAME, helper, payload, size)
+OJO_EVENTS(OJO__X)
+#undef OJO__X
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* OJO_H */
+
+/* ---- hashes: what both implementations share; outside the guards above, behind its own ----------- */
+
+#if (defined(OJO_IMPLEMENTATION) || defined(OJO_READER_IMPLEMENTATION)) && !defined(OJO__HASH_GUARD)
+#define OJO__HASH_GUARD
+
+/* FNV-1a, 64 bits: proves a schema. */
+static OJO__UNUSED uint64_t ojo__fnv1a(const void *data, size_t bytes) {
+  const unsigned char *p = (const unsigned char *)data;
+  uint64_t hash = UINT64_C(0xcbf29ce484222325);
+  for (size_t i = 0; i < bytes; i++) hash = (hash ^ p[i]) * UINT64_C(0x100000001b3);
+  return hash;
+}
+
+/* CRC32C (Castagnoli), by half bytes: where the processor has no instruction for it. 16 constants instead
+ * of a table of 1 KiB that somebody would have to initialise. */
+static OJO__UNUSED uint32_t ojo__crc32c_soft(uint32_t crc, const unsigned char *p, size_t bytes) {
+  static const uint32_t half[16] = {0x00000000u, 0x105ec76fu, 0x20bd8edeu, 0x30e349b1u, 0x417b1dbcu, 0x5125dad3u,
+                                    0x61c69362u, 0x7198540du, 0x82f63b78u, 0x92a8fc17u, 0xa24bb5a6u, 0xb21572c9u,
+                                    0xc38d26c4u, 0xd3d3e1abu, 0xe330a81au, 0xf36e6f75u};
+  for (size_t i = 0; i < bytes; i++) {
+    crc ^= p[i];
+    crc = half[crc & 15u] ^ crc >> 4;
+    crc = half[crc & 15u] ^ crc >> 4;
+  }
+  return crc;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+__attribute__((target("sse4.2"))) static OJO__UNUSED uint32_t ojo__crc32c_hard(uint32_t crc,
+                                                                               const unsigned char *p,
+                                                                               size_t bytes) {
+  uint64_t wide = crc;
+  for (; bytes >= 8; p += 8, bytes -= 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, p, 8);
+    wide = (uint64_t)__builtin_ia32_crc32di((unsigned long long)wide, (unsigned long long)word);
+  }
+  crc = (uint32_t)wide;
+  for (; bytes; p++, bytes--) crc = __builtin_ia32_crc32qi(crc, *p);
+  return crc;
+}
+#endif
+
+/* CRC32C of `bytes` bytes after those that gave `crc` (0 at first): crc32c(crc32c(0, a), b) is that of ab. */
+static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t bytes) {
+  const unsigned char *p = (const unsigned char *)data;
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (__builtin_cpu_supports("sse4.2")) return ~ojo__crc32c_hard(~crc, p, bytes);
+#endif
+  return ~ojo__crc32c_soft(~crc, p, bytes);
+}
+#endif /* OJO__HASH_GUARD */
+
+/* ================================================================================================ */
+#if defined(OJO_IMPLEMENTATION) && !defined(OJO_DISABLE) && !defined(OJO_IMPLEMENTATION_GUARD)
+#define OJO_IMPLEMENTATION_GUARD
+
+#if !defined(__linux__) || !defined(__LP64__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "ojo.h records on 64-bit little-endian Linux; define OJO_DISABLE elsewhere"
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <dirent.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#if !defined(MAP_ANONYMOUS) || !defined(O_NOFOLLOW)
+#error "ojo.h: a libc header came before it under strict -std=c11: include ojo.h first, or define _DEFAULT_SOURCE"
+#endif
+
+#ifndef OJO_ASSERT
+#include <assert.h>
+#define OJO_ASSERT(x) assert(x)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#define OJO__STATIC_ASSERT(x, name) static_assert(x, #name)
+#else
+#define OJO__STATIC_ASSERT(x, name) _Static_assert(x, #name)
+#endif
+OJO__STATIC_ASSERT(sizeof(ojo_event) == 24 && offsetof(ojo_event, type) == 8 &&
+                   offsetof(ojo_event, flow) == 12 && offsetof(ojo_event, payload) == 16, event_layout);
+OJO__STATIC_ASSERT(sizeof(ojo_file_header) == 144 && offsetof(ojo_file_header, start_unix_ns) == 8 &&
+                   offsetof(ojo_file_header, schema_id) == 16 &&
+                   offsetof(ojo_file_header, header_bytes) == 24 &&
+                   offsetof(ojo_file_header, start_monotonic_ns) == 32 &&
+                   offsetof(ojo_file_header, trace_id) == 40 && offsetof(ojo_file_header, pid) == 56 &&
+                   offsetof(ojo_file_header, batch) == 64 && offsetof(ojo_file_header, boot_id) == 96 &&
+                   offsetof(ojo_file_header, command) == 112 && offsetof(ojo_file_header, host_id) == 128 &&
+                   offsetof(ojo_file_header, crc) == 140, header_layout);
+OJO__STATIC_ASSERT(sizeof(ojo_run) == 48 && offsetof(ojo_run, tid) == 16 && offsetof(ojo_run, events) == 24 &&
+                   offsetof(ojo_run, lost_before) == 32, run_layout);
+OJO__STATIC_ASSERT(sizeof(ojo_dropped) == 24 && sizeof(ojo_rtt) == 24, extension_layout);
+OJO__STATIC_ASSERT(sizeof(ojo_flow_record) == 24 && offsetof(ojo_flow_record, local_port) == 8,
+                   flow_layout);
+OJO__STATIC_ASSERT(sizeof(struct ojo__chunk) == 64, chunk_layout);
+
+/* Atomics: each use says which store its load pairs with. */
+#define OJO__LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define OJO__PEEK(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define OJO__STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define OJO__SET(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define OJO__ADD(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
+#define OJO__COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
+
+enum {
+  OJO__LEVELS = 3,          /* a record, one that interrupts it, one that interrupts that */
+  OJO__CONTEXTS = 4,        /* tracers whose leases a thread keeps at hand */
+  OJO__THREADS_MAX = 16384, /* that hold or queue chunks at one time */
+  OJO__ANCHORS_MAX = 4096,
+  OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
+  OJO__CHUNKS_MIN = 4,
+  OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
+  OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
+  OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
+};
+enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2 };           /* low bits of ojo__chunk.lease */
+enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
+enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
+#define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
+#define OJO__NONE UINT32_MAX
+
+/* One (thread, level)'s counts. The owner alone writes the first half, the flusher the second. */
+struct ojo__level {
+  uint64_t attempts; /* in chunks handed off, and lost */
+  uint64_t lost;     /* release; the flusher's acquire makes the times and reason before it visible */
+  uint64_t lost_first, lost_last; /* raw times of the losses that the flusher has not taken */
+  uint64_t reason;
+  uint64_t lost_taken; /* flusher: `lost` as last reported; the owner then starts a new gap */
+  uint64_t ordinal_published, ordinal_harvested, lost_published, lost_harvested, batch;
+};
+struct ojo__thread {
+  uint32_t number; /* unique in the trace; 0: entry is free */
+  uint32_t tid;
+  char name[16];
+  uint64_t first_raw; /* when first seen */
+  uint64_t serial;    /* unique in the process */
+  uint32_t state;
+  uint32_t chunks;    /* leased or queued: owners add, the flusher subtracts */
+  uint64_t batch;     /* flusher: the last that has its THREAD */
+  uint32_t next, zero;
+  struct ojo__level level[OJO__LEVELS + 1]; /* the last: records nested too deep; only `lost` */
+};
+struct ojo__anchor {
+  uint64_t tick, ns;
+};
+
+/* The pool: this header, anchors, thread table, chunk headers, chunks, at the offsets that it names. It
+ * is all that recovery needs: nothing that must survive a crash lives elsewhere. */
+struct ojo__pool {
+  char magic[8];
+  uint32_t version, chunk_count;
+  uint64_t bytes, anchors_at, threads_at, chunks_at, data_at, schema_at;
+  ojo_file_header file; /* of every batch; slot counts and times are filled in per batch */
+  uint64_t process_start;
+  char dir[PATH_MAX];   /* absolute */
+  char staging_name[64], output_name[64]; /* of open_batch; stored before it */
+  uint64_t anchor_count;
+  uint64_t open_batch, batch_published; /* from 1; see >>writer */
+  uint64_t line_free[8];  /* [0]: free chunks, [1]: those kept back for nested levels. A cache line */
+  uint64_t line_full[8];  /* [0]: index + 1 of the newest full chunk */
+  uint64_t line_fresh[8]; /* [0]: chunks ever taken, [1]: populated ahead, [2]: of those kept back */
+  uint64_t line_lease[8]; /* [0]: leases given, [1]: chunks in use, [2]: bytes queued */
+  uint64_t threads_free, threads_fresh, thread_number;
+};
+
+struct ojo__published { /* a batch in output/, for disk_bytes_max */
+  char name[64];
+  uint64_t bytes, events, deleted, lost, first_ts, last_ts;
+};
+struct ojo__batch { /* the one being written */
+  int fd;            /* -1: none */
+  int error;         /* errno of what failed; 0: nothing has */
+  const char *failed; /* the step that did */
+  uint64_t number, offset, slots, events, lost, deleted, first_ts, last_ts;
+};
+struct ojo__noted { /* a leased chunk, as the pass found it */
+  uint32_t index;
+  uint64_t lease, committed;
+};
+
+struct ojo__core {
+  ojo_tracer *t;
+  struct ojo__core *next; /* of all ever made; never taken out */
+  uint64_t closed;        /* order of closing; 0: open or being opened */
+  ojo_desc desc;
+  char *dir;
+  ojo_type *types;        /* value and value_kind only */
+  char *schema;
+  struct ojo__pool *pool;
+  struct ojo__anchor *anchors;
+  struct ojo__thread *threads;
+  struct ojo__chunk *chunks;
+  unsigned char *data;
+  uint64_t map_bytes;
+  uint32_t chunk_count, nested_count; /* the last nested_count chunks are for nested levels under BLOCK */
+  int pool_fd, lock_fd, staging_fd, output_fd;
+  char pool_path[128], link_name[64];
+  bool crash_safe, closing;
+  pid_t pid;
+  pthread_t thread;
+  pthread_mutex_t pass_lock, retire_lock;
+  uint32_t wake, sleeping, stop, freed, waiters; /* futexes and their flags */
+  uint32_t requested, done;                      /* ojo_flush calls; done is a futex */
+  /* the flusher's, under pass_lock */
+  unsigned char *buffer;
+  size_t buffer_used;
+  struct ojo__batch batch;
+  struct ojo__noted *noted;
+  uint32_t noted_count;
+  uint32_t queue_head, queue_next, queue_tail; /* full chunks in order; before queue_next: in the batch */
+  uint64_t batch_target, sequence;
+  uint64_t anchor_error;
+  struct ojo__anchor from; /* the segment of the clock's line that is in use */
+  uint64_t segment_ticks, segment_mult;
+  struct ojo__published *published;
+  size_t published_count, published_room;
+  uint64_t published_bytes;
+  uint32_t logged;
+  uint64_t retired_recorded, retired_lost;
+  /* counts for ojo_query_stats: relaxed atomics */
+  uint64_t written, batches, bytes, write_errors, deleted, flush_ns_max;
+  uint64_t orphans, orphans_first, orphans_last, orphans_taken; /* lost by threads without an entry */
+  struct ojo__level nobody; /* flusher: thread 0's */
+};
+
+/* Thread-local, beside ojo__hot. initial-exec for the same reason, and because other models allocate. */
+struct ojo__context { /* this thread's leases from one tracer */
+  uint64_t generation; /* 0: free */
+  ojo_tracer *t;
+  struct ojo__thread *thread;
+  struct {
+    struct ojo__chunk *chunk; /* or &ojo__local.none */
+    unsigned char *base;
+  } lease[OJO__LEVELS];
+};
+struct ojo__local {
+  struct ojo__chunk none; /* stands for "no chunk": its committed says full */
+  struct ojo__context context[OJO__CONTEXTS];
+  struct ojo__context *hot;             /* whose level 0 is in ojo__hot */
+  uint64_t busy[OJO__LEVELS];           /* markers of levels 1 and up, as ojo__hot.generation is of 0 */
+  uint64_t serial;
+  uintptr_t stack_low, stack_high;      /* of the thread's own stack; high 1: can't be known */
+  bool registered, evicted;
+};
+#ifdef OJO_STATIC
+static OJO__TLS struct ojo__local ojo__local;
+#else
+OJO__TLS struct ojo__lease ojo__hot;
+static OJO__TLS struct ojo__local ojo__local;
+#endif
+
+/* Weak, so that OJO_STATIC copies in one program count on, and hand out no id twice. */
+__attribute__((weak, visibility("default"))) uint32_t ojo__flow_count_shared;
+
+static pthread_mutex_t ojo__lock = PTHREAD_MUTEX_INITIALIZER; /* open, close, fork */
+static struct ojo__core *ojo__cores;                          /* under it */
+static uint64_t ojo__closings;
+static pthread_key_t ojo__key;
+static uint32_t ojo__process_ready;
+static uint64_t ojo__serials;
+
+static void ojo__log(struct ojo__core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void ojo__log(struct ojo__core *core, const char *format, ...) {
+  char line[1024];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(line, sizeof line, format, args);
+  va_end(args);
+  if (core && core->desc.logger.log) core->desc.logger.log(core->desc.logger.user, line);
+  else fprintf(stderr, "ojo: %s\n", line);
+}
+
+static void *ojo__alloc(struct ojo__core *core, size_t bytes) {
+  return core->desc.allocator.alloc ? core->desc.allocator.alloc(core->desc.allocator.user, bytes)
+                                    : malloc(bytes);
+}
+static void ojo__free(struct ojo__core *core, void *memory) {
+  if (!memory) return;
+  if (core->desc.allocator.free) core->desc.allocator.free(core->desc.allocator.user, memory);
+  else free(memory);
+}
+
+static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+  return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+/* Waits while *word is `value`, at most ns; returns early too. */
+static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
+  struct timespec ts;
+  ts.tv_sec = (time_t)(ns / 1000000000u);
+  ts.tv_nsec = (long)(ns % 1000000000u);
+  ojo__futex(word, FUTEX_WAIT_PRIVATE, value, &ts);
+}
+static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL); }
+
+/* ---- >>clock ------------------------------------------------------------------------------------ */
+
+static uint64_t ojo__clock_ns(clockid_t id) {
+  struct timespec ts;
+  clock_gettime(id, &ts);
+  return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t) {
+  uint64_t ns = t->clock == OJO_CLOCK_MANUAL ? OJO__PEEK(&t->manual_now_ns) : ojo__clock_ns(CLOCK_MONOTONIC);
+  return ns | OJO__NS_BIT;
+}
+
+static bool ojo__ticks(const ojo_tracer *t) {
+  return t->clock == OJO_CLOCK_TSC || t->clock == OJO_CLOCK_CNTVCT;
+}
+
+/* Reads a small file of /proc or /sys. Returns the bytes read, NUL-terminated in text; 0: none. */
+static size_t ojo__read_text(const char *path, char *text, size_t room) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t got = fd < 0 ? -1 : read(fd, text, room - 1);
+  if (fd >= 0) close(fd);
+  text[got > 0 ? got : 0] = 0;
+  return got > 0 ? (size_t)got : 0;
+}
+
+/* CPUID 0x80000007, EDX bit 8 is what Linux shows as constant_tsc and nonstop_tsc; that the kernel keeps
+ * time by it says that it is in step on all cores (the kernel's watchdog drops it otherwise). */
+static ojo_clock ojo__clock_choose(ojo_clock wanted) {
+  if (wanted == OJO_CLOCK_MONOTONIC || wanted == OJO_CLOCK_MANUAL) return wanted;
+#if defined(__x86_64__) && !defined(OJO_NO_TSC)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  char source[32];
+  if (__get_cpuid(0x80000007u, &a, &b, &c, &d) && (d & 256u) &&
+      ojo__read_text("/sys/devices/system/clocksource/clocksource0/current_clocksource", source,
+                     sizeof source) && strcmp(source, "tsc\n") == 0)
+    return OJO_CLOCK_TSC;
+#elif defined(__aarch64__) && !defined(OJO_NO_TSC)
+  return OJO_CLOCK_CNTVCT; /* architected: constant rate, in step on all cores */
+#endif
+  return OJO_CLOCK_MONOTONIC;
+}
+
+/* A tick and the CLOCK_MONOTONIC ns of the same moment: the narrowest of 8 brackets. Anchors must be
+ * taken AFTER the limits of a harvest are noted, so that every tick harvested lies before the last one:
+ * then times are interpolated, and a tick maps to the same ns in every batch. Calibrating per batch and
+ * extrapolating made half of all batch boundaries step back. */
+static void ojo__anchor_take(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__anchor best = {0, 0}, *last;
+  uint64_t width = UINT64_MAX, count = pool->anchor_count;
+  if (!ojo__ticks(core->t)) return;
+  for (int i = 0; i < 8; i++) {
+    uint64_t before = ojo__raw_now(core->t), ns = ojo__clock_ns(CLOCK_MONOTONIC);
+    uint64_t after = ojo__raw_now(core->t);
+    if (after - before >= width) continue;
+    width = after - before;
+    best.tick = before + width / 2;
+    best.ns = ns;
+  }
+  if (count) {
+    last = &core->anchors[count - 1];
+    if (best.tick <= last->tick || best.ns <= last->ns) return; /* clock has not moved: keep it monotone */
+    uint64_t error = (uint64_t)((double)width / 2 * (double)(best.ns - last->ns) /
+                                (double)(best.tick - last->tick));
+    if (error > core->anchor_error) core->anchor_error = error;
+  }
+  if (count == OJO__ANCHORS_MAX) { /* thin by halves: old times stay known, to some ns less */
+    for (uint64_t i = 1; i < count / 2; i++) core->anchors[i] = core->anchors[2 * i];
+    count /= 2;
+    core->segment_ticks = 0;
+  }
+  core->anchors[count] = best;
+  OJO__STORE(&pool->anchor_count, count + 1); /* a recoverer reads it after the anchors */
+}
+
+/* Finds the segment between two anchors that holds a tick, for ojo__to_ts. */
+static void ojo__segment(struct ojo__core *core, uint64_t tick) {
+  const struct ojo__anchor *a = core->anchors;
+  uint64_t low = 0, high = core->pool->anchor_count - 1;
+  while (high - low > 1) {
+    uint64_t middle = (low + high) / 2;
+    if (a[middle].tick <= tick) low = middle;
+    else high = middle;
+  }
+  if (high == low) { /* one anchor: nothing was harvested yet */
+    core->from = a[0];
+    core->segment_ticks = 0;
+    core->segment_mult = 0;
+    return;
+  }
+  __extension__ typedef unsigned __int128 wide;
+  core->from = a[low];
+  core->segment_ticks = a[low + 1].tick - a[low].tick;
+  core->segment_mult = (uint64_t)(((wide)(a[low + 1].ns - a[low].ns) << 40) / core->segment_ticks);
+}
+
+/* A stored time to ns since the trace's start. */
+OJO__INLINE uint64_t ojo__to_ts(struct ojo__core *core, uint64_t raw) {
+  __extension__ typedef unsigned __int128 wide;
+  uint64_t ns, start = core->pool->file.start_monotonic_ns;
+  if (raw & OJO__NS_BIT) {
+    ns = raw & ~OJO__NS_BIT;
+  } else {
+    if (OJO__UNLIKELY(raw - core->from.tick >= core->segment_ticks)) ojo__segment(core, raw);
+    /* Cores differ by a few ticks: one before the first anchor counts as it, one past the last goes on. */
+    uint64_t ticks = raw > core->from.tick ? raw - core->from.tick : 0;
+    ns = core->from.ns + (uint64_t)(((wide)ticks * core->segment_mult) >> 40);
+  }
+  return ns > start ? ns - start : 0;
+}
+
+/* ---- >>pool ------------------------------------------------------------------------------------- */
+
+/* A chunk is in exactly one place: on a free list, leased by one (thread, level), on the full list or the
+ * flusher's queue behind it, or fresh (never taken). Owners move it free -> leased -> full list; the
+ * flusher alone moves it on to the queue and back to free, and only after the batch that holds all its
+ * events is published. */
+
+/* Pops a free list's head. The tag changes with every pop, so a head that was popped, used and pushed
+ * back between our load and our exchange makes the exchange fail; 40 bits of tag outlast any preemption.
+ * The chunk's `next` may be read while another thread owns the chunk: then the exchange fails too. */
+static uint32_t ojo__pop(struct ojo__core *core, uint64_t *list) {
+  uint64_t head = OJO__LOAD(list); /* pairs with ojo__push: the chunk's next is visible */
+  for (;;) {
+    uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
+    if (at == 0) return OJO__NONE;
+    uint64_t next = ((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1) |
+                    OJO__PEEK(&core->chunks[at - 1].next);
+    if (__atomic_compare_exchange_n(list, &head, next, true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
+      return at - 1;
+  }
+}
+/* Pushes onto a free list, or (tagless by construction: only emptied whole) the full list. Release: what
+ * was done to the chunk before is visible to who pops it. */
+static void ojo__push(struct ojo__core *core, uint64_t *list, uint32_t index) {
+  uint64_t head = OJO__PEEK(list);
+  do OJO__SET(&core->chunks[index].next, (uint32_t)(head & OJO__LIST_INDEX));
+  while (!__atomic_compare_exchange_n(list, &head, (head & ~(uint64_t)OJO__LIST_INDEX) | (index + 1), true,
+                                      __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+/* Makes pages of the pool present, and reserves them on a tmpfs, so that no store faults (or, on a full
+ * tmpfs, raises SIGBUS). Signal-safe. Before Linux 5.14: reserves only. */
+static bool ojo__populate(struct ojo__core *core, void *from, uint64_t bytes) {
+  uintptr_t page = (uintptr_t)from & ~(uintptr_t)4095, end = ((uintptr_t)from + bytes + 4095) & ~(uintptr_t)4095;
+  int saved = errno;
+  bool ok = madvise((void *)page, end - page, MADV_POPULATE_WRITE) == 0;
+  if (!ok && errno == EINVAL)
+    ok = core->pool_fd < 0 || syscall(SYS_fallocate, core->pool_fd, 0, (off_t)(page - (uintptr_t)core->pool),
+                                      (off_t)(end - page)) == 0;
+  errno = saved;
+  return ok;
+}
+static bool ojo__populate_chunk(struct ojo__core *core, uint64_t index) {
+  return ojo__populate(core, &core->chunks[index], sizeof(struct ojo__chunk)) &&
+         ojo__populate(core, core->data + index * OJO__CHUNK_BYTES, OJO__CHUNK_BYTES);
+}
+
+/* A chunk that was never taken: number `base` + *fresh. Populated before it is claimed, so that nobody who
+ * walks the claimed ones ever touches a page that a full tmpfs can't give. */
+static uint32_t ojo__take_fresh(struct ojo__core *core, uint64_t *fresh, uint64_t base, uint64_t limit,
+                                uint64_t populated) {
+  uint64_t n = OJO__PEEK(fresh);
+  while (n < limit) {
+    if (n >= populated && !ojo__populate_chunk(core, base + n)) break;
+    if (__atomic_compare_exchange_n(fresh, &n, n + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+      return (uint32_t)(base + n);
+  }
+  return OJO__NONE;
+}
+
+/* A chunk to lease: the last one freed (still in cache), else a fresh one. OJO__NONE: the pool is full,
+ * or the tmpfs is. */
+static uint32_t ojo__take_chunk(struct ojo__core *core, int level) {
+  struct ojo__pool *pool = core->pool;
+  uint32_t shared = core->chunk_count - core->nested_count, index = ojo__pop(core, &pool->line_free[0]);
+  if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
+    index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
+  if (index == OJO__NONE && level > 0) index = ojo__pop(core, &pool->line_free[1]);
+  if (index == OJO__NONE && level > 0)
+    index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
+  return index;
+}
+
+static void ojo__wake_flusher(struct ojo__core *core) {
+  __atomic_fetch_add(&core->wake, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_exchange_n(&core->sleeping, 0, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->wake);
+}
+
+static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
+  return OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES - OJO__PEEK(&chunk->extension_slots);
+}
+
+/* Gives a chunk to the flusher. Its lease word stays LEASED until the flusher takes it off the list: a
+ * hand-off that a longjmp cuts short leaves a chunk that is still harvested. The push comes BEFORE the
+ * next lease's release store, so a pass that notes the new chunk finds the old one on the list. */
+static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, int level,
+                          struct ojo__chunk *chunk) {
+  struct ojo__pool *pool = core->pool;
+  uint64_t bytes = OJO__PEEK(&chunk->committed);
+  chunk->flags |= OJO__CHUNK_HANDED;
+  OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
+  ojo__push(core, &pool->line_full[0], (uint32_t)(chunk - core->chunks));
+  uint64_t queued = OJO__ADD(&pool->line_lease[2], bytes) + bytes;
+  uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
+  /* At a quarter of the pool the flusher may have little but partly filled chunks to free. */
+  if ((queued >= core->desc.flush_bytes || in_use >= core->chunk_count / 4) && OJO__PEEK(&core->sleeping))
+    ojo__wake_flusher(core);
+}
+
+/* Hands the level's chunk off and leases another. False: there is none; the level then has no chunk. The
+ * level's marker is held. */
+static bool ojo__change(struct ojo__core *core, struct ojo__context *context, int level) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__thread *thread = context->thread;
+  struct ojo__chunk *old = context->lease[level].chunk;
+  context->lease[level].chunk = &ojo__local.none;
+  if (level == 0) ojo__hot.chunk = &ojo__local.none;
+  OJO__COMPILER_BARRIER(); /* a longjmp out of a handler from here on must not find it again */
+  if (old != &ojo__local.none) ojo__hand_off(core, thread, level, old);
+  uint32_t index = ojo__take_chunk(core, level);
+  if (index == OJO__NONE) {
+    if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core);
+    return false;
+  }
+  struct ojo__chunk *chunk = &core->chunks[index];
+  OJO__SET(&chunk->committed, 0);
+  chunk->published = chunk->harvested = chunk->batch = 0;
+  chunk->ordinal = thread->level[level].attempts;
+  chunk->thread = (uint32_t)(thread - core->threads);
+  chunk->level = (uint16_t)level;
+  chunk->flags = 0;
+  OJO__SET(&chunk->extension_slots, 0);
+  OJO__ADD(&thread->chunks, 1);
+  OJO__ADD(&pool->line_lease[1], 1);
+  /* Release: who sees LEASED (flusher, recoverer: acquire) sees the fields above, and committed 0. */
+  OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << 2 | OJO__LEASED);
+  context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
+  context->lease[level].chunk = chunk;
+  if (level == 0) {
+    ojo__hot.base = context->lease[0].base;
+    OJO__COMPILER_BARRIER();
+    ojo__hot.chunk = chunk;
+  }
+  return true;
+}
+
+/* ---- >>threads ---------------------------------------------------------------------------------- */
+
+/* Counts `count` losses of one (thread, level) whose marker we hold. */
+static void ojo__lose(ojo_tracer *t, struct ojo__level *level, uint64_t raw, uint64_t count,
+                      ojo_drop_reason reason) {
+  if (!raw) raw = ojo__raw_now(t);
+  if (level->lost == OJO__LOAD(&level->lost_taken)) OJO__SET(&level->lost_first, raw);
+  OJO__SET(&level->lost_last, raw);
+  OJO__SET(&level->reason, (uint64_t)reason);
+  OJO__STORE(&level->attempts, level->attempts + count);
+  OJO__STORE(&level->lost, level->lost + count);
+}
+/* Likewise where no marker is held: nested too deep (`level` is the thread's last), or no thread entry. */
+static void ojo__lose_shared(ojo_tracer *t, uint64_t *lost, uint64_t *first, uint64_t *last,
+                             const uint64_t *taken, uint64_t raw, uint64_t count) {
+  if (!raw) raw = ojo__raw_now(t);
+  if (OJO__PEEK(lost) == OJO__LOAD(taken)) OJO__SET(first, raw);
+  OJO__SET(last, raw);
+  OJO__ADD(lost, count);
+}
+
+static struct ojo__context *ojo__find_context(const ojo_tracer *t) {
+  for (int i = 0; i < OJO__CONTEXTS; i++)
+    if (ojo__local.context[i].generation == t->generation) return &ojo__local.context[i];
+  return NULL;
+}
+
+/* Hands all of a context's chunks off. If its tracer was closed its generation is another one now (the
+ * struct is never unmapped): then there is nothing to give back. */
+static void ojo__leave(struct ojo__context *context) {
+  if (context->generation && context->t->generation == context->generation) {
+    struct ojo__core *core = context->t->core;
+    for (int level = 0; level < OJO__LEVELS; level++) {
+      struct ojo__chunk *chunk = context->lease[level].chunk;
+      context->lease[level].chunk = &ojo__local.none;
+      if (chunk != &ojo__local.none) ojo__hand_off(core, context->thread, level, chunk);
+    }
+  }
+  if (ojo__local.hot == context) {
+    ojo__local.hot = NULL;
+    ojo__hot.chunk = &ojo__local.none;
+  }
+  context->generation = 0;
+}
+
+/* A thread table entry: one that this thread left before (its context was evicted), a freed one, or a
+ * fresh one. NULL: the table is full. */
+static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__thread *thread = NULL;
+  uint64_t fresh = OJO__LOAD(&pool->threads_fresh);
+  if (ojo__local.evicted)
+    for (uint64_t i = 0; i < fresh; i++)
+      if (core->threads[i].serial == ojo__local.serial && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE)
+        return &core->threads[i];
+  uint64_t head = OJO__LOAD(&pool->threads_free); /* as ojo__pop */
+  while (!thread && (head & OJO__LIST_INDEX)) {
+    struct ojo__thread *first = &core->threads[(head & OJO__LIST_INDEX) - 1];
+    uint64_t next = ((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1) | OJO__PEEK(&first->next);
+    if (__atomic_compare_exchange_n(&pool->threads_free, &head, next, true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
+      thread = first;
+  }
+  while (!thread && fresh < OJO__THREADS_MAX && ojo__populate(core, &core->threads[fresh], sizeof *thread))
+    if (__atomic_compare_exchange_n(&pool->threads_fresh, &fresh, fresh + 1, true, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_RELAXED))
+      thread = &core->threads[fresh];
+  if (!thread) return NULL;
+  memset(thread->level, 0, sizeof thread->level);
+  memset(thread->name, 0, sizeof thread->name);
+  thread->number = (uint32_t)OJO__ADD(&pool->thread_number, 1) + 1;
+  thread->tid = (uint32_t)syscall(SYS_gettid);
+  prctl(PR_GET_NAME, thread->name, 0, 0, 0);
+  thread->first_raw = ojo__raw_now(core->t);
+  thread->serial = ojo__local.serial;
+  thread->chunks = 0;
+  thread->batch = 0;
+  OJO__STORE(&thread->state, OJO__THREAD_LIVE); /* the flusher looks at entries in this state: acquire */
+  return thread;
+}
+
+/* This thread's context for a tracer that it has not recorded into yet, or not for long. Signals are
+ * blocked meanwhile: once per thread and tracer, and no handler sees half a context. NULL: counted. */
+static struct ojo__context *ojo__new_context(ojo_tracer *t, int level) {
+  struct ojo__context *context = NULL;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  if (!ojo__local.registered) {
+    ojo__local.none.committed = OJO__CHUNK_LIMIT;
+    ojo__local.serial = OJO__ADD(&ojo__serials, 1) + 1;
+    ojo__local.registered = pthread_setspecific(ojo__key, &ojo__local) == 0;
+  }
+  for (int i = 0; i < OJO__CONTEXTS && !context; i++) {
+    struct ojo__context *c = &ojo__local.context[i];
+    if (c->generation == 0 || c->t->generation != c->generation) context = c;
+  }
+  if (!context && level == 0) { /* the one after the hot one: they take turns. A nested record must not */
+    int hot = ojo__local.hot ? (int)(ojo__local.hot - ojo__local.context) : 0; /* take one in use below it */
+    context = &ojo__local.context[(hot + 1) % OJO__CONTEXTS];
+    ojo__local.evicted = true;
+  }
+  struct ojo__thread *thread = context ? ojo__thread_entry(t->core) : NULL;
+  if (!thread) context = NULL;
+  if (context) {
+    ojo__leave(context);
+    context->t = t;
+    context->thread = thread;
+    for (int i = 0; i < OJO__LEVELS; i++) context->lease[i].chunk = &ojo__local.none;
+    context->generation = t->generation;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return context;
+}
+
+/* The thread ends: its chunks go to the flusher, its entries may be used again once they are written. */
+static void ojo__thread_exit(void *unused) {
+  (void)unused;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  ojo__hot.generation = 0;
+  for (int i = 0; i < OJO__CONTEXTS; i++) {
+    struct ojo__context *c = &ojo__local.context[i];
+    bool alive = c->generation && c->t->generation == c->generation;
+    ojo__leave(c);
+    if (alive) OJO__STORE(&c->thread->state, OJO__THREAD_EXITED); /* last: the flusher may free the entry */
+  }
+  ojo__local.registered = false; /* a later destructor that records registers anew */
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* The bounds of this thread's own stack: [stack] for the main thread, else the mapping that holds its
+ * thread-local storage, which libc puts at the stack's top. Read with system calls alone: signal-safe,
+ * as pthread_getattr_np is not. */
+static void ojo__find_stack(void) {
+  char text[4096], line[256];
+  size_t used = 0;
+  ssize_t got;
+  bool main_thread = syscall(SYS_gettid) == getpid();
+  ojo__local.stack_high = 1;
+  int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  while ((got = read(fd, text, sizeof text)) > 0)
+    for (ssize_t i = 0; i < got; i++) {
+      if (text[i] != '\n') {
+        if (used < sizeof line - 1) line[used++] = text[i];
+        continue;
+      }
+      line[used] = 0;
+      uintptr_t bound[2] = {0, 0};
+      const char *p = line;
+      for (int k = 0; k < 2; k++, p++)
+        for (; (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f'); p++)
+          bound[k] = bound[k] * 16 + (uintptr_t)(*p <= '9' ? *p - '0' : *p - 'a' + 10);
+      bool here = main_thread ? used > 7 && strcmp(line + used - 7, "[stack]") == 0
+                              : bound[0] <= (uintptr_t)&ojo__local && (uintptr_t)&ojo__local < bound[1];
+      used = 0;
+      if (!here) continue;
+      ojo__local.stack_low = main_thread ? bound[1] - ((uintptr_t)1 << 30) : bound[0]; /* it grows */
+      ojo__local.stack_high = bound[1];
+    }
+  close(fd);
+}
+
+/* Is a marker's record over, left by a longjmp? Stacks grow down and a handler's frames lie below those
+ * that it interrupted: if we stand at or above the marker's frame, on the thread's own stack both, that
+ * frame is gone. On any other stack (sigaltstack, coroutines) nothing is known: it counts as alive. */
+static bool ojo__dead(uint64_t marker, const void *frame) {
+  if (ojo__local.stack_high == 0) ojo__find_stack();
+  uintptr_t low = ojo__local.stack_low, high = ojo__local.stack_high, m = (uintptr_t)marker, f = (uintptr_t)frame;
+  return m >= low && m < high && f >= low && f < high && f >= m;
+}
+
+/* ---- >>record ----------------------------------------------------------------------------------- */
+
+/* Waits for a free chunk under OJO_OVERFLOW_BLOCK. Nested records, the flusher itself (a logger that
+ * records) and tracers without a flusher never wait. */
+static bool ojo__block(struct ojo__core *core, struct ojo__context *context, int level) {
+  if (core->desc.overflow != OJO_OVERFLOW_BLOCK || level != 0 || core->desc.no_thread ||
+      pthread_equal(pthread_self(), core->thread))
+    return false;
+  int saved = errno;
+  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)core->desc.block_timeout_ms * 1000000u, now = 0;
+  bool got = false;
+  while (!got && !OJO__LOAD(&core->stop) && (now = ojo__clock_ns(CLOCK_MONOTONIC)) < end) {
+    __atomic_fetch_add(&core->waiters, 1, __ATOMIC_SEQ_CST);
+    uint32_t seen = __atomic_load_n(&core->freed, __ATOMIC_SEQ_CST); /* before the list is tried again */
+    got = ojo__change(core, context, level);
+    if (!got) {
+      ojo__wake_flusher(core);
+      ojo__futex_wait(&core->freed, seen, end - now < 100000000u ? end - now : 100000000u);
+    }
+    __atomic_fetch_sub(&core->waiters, 1, __ATOMIC_SEQ_CST);
+  }
+  errno = saved;
+  return got;
+}
+
+struct ojo__record { /* what is to be recorded */
+  uint64_t raw;
+  uint32_t type, flow;
+  uint64_t payload;
+  const void *bytes; /* extension; or, for a pair, the second event */
+  size_t length;
+  bool pair;
+};
+
+/* Writes one record at a level whose marker we hold. */
+static void ojo__put(ojo_tracer *t, struct ojo__context *context, int level, const struct ojo__record *r) {
+  struct ojo__core *core = t->core;
+  uint32_t extra = (uint32_t)((r->length + OJO_SLOT_BYTES - 1) / OJO_SLOT_BYTES);
+  uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + extra), events = r->pair ? 2 : 1;
+  if (r->length > OJO_EXTENSION_BYTES_MAX) {
+    ojo__lose(t, &context->thread->level[level], r->raw, events, OJO_DROP_EXTENSION_TOO_LONG);
+    return;
+  }
+  struct ojo__chunk *chunk = context->lease[level].chunk;
+  uint64_t at = OJO__PEEK(&chunk->committed);
+  if (at + size > OJO__CHUNK_LIMIT) {
+    if (!ojo__change(core, context, level) && !ojo__block(core, context, level)) {
+      ojo__lose(t, &context->thread->level[level], r->raw, events,
+                core->desc.overflow == OJO_OVERFLOW_BLOCK ? OJO_DROP_BLOCK_TIMEOUT : OJO_DROP_POOL_FULL);
+      return;
+    }
+    chunk = context->lease[level].chunk;
+    at = 0;
+  }
+  ojo_event *slot = (ojo_event *)(void *)(context->lease[level].base + at);
+  slot->ts = r->raw ? r->raw : ojo__raw_now(t);
+  slot->type = r->pair ? r->type : r->type | extra << OJO_EXTENSION_SHIFT;
+  slot->flow = r->flow;
+  slot->payload = r->payload;
+  if (extra) {
+    memcpy(slot + 1, r->bytes, r->length);
+    memset((unsigned char *)(slot + 1) + r->length, 0, (size_t)extra * OJO_SLOT_BYTES - r->length);
+  }
+  if (r->pair) slot[1].ts = slot->ts;
+  else OJO__SET(&chunk->extension_slots, chunk->extension_slots + extra);
+  /* Release: pairs with the flusher's and the recoverer's acquire; slots before it are whole. */
+  __atomic_store_n(&chunk->committed, at + size, __ATOMIC_RELEASE);
+}
+
+/* Every record that is not the inline fast path: no lease from this tracer yet, nested in another record,
+ * or longer than a slot. */
+static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *frame) {
+  uint64_t generation = t->generation, marker = ojo__hot.generation;
+  uint64_t *word = &ojo__hot.generation;
+  int level = 0;
+  if (!generation) return; /* closed meanwhile */
+  for (; level < OJO__LEVELS; level++) {
+    if (level) word = &ojo__local.busy[level], marker = *word;
+    if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
+  }
+  if (level == OJO__LEVELS) {
+    struct ojo__context *context = ojo__find_context(t);
+    struct ojo__level *deep = context ? &context->thread->level[OJO__LEVELS] : NULL;
+    if (deep)
+      ojo__lose_shared(t, &deep->lost, &deep->lost_first, &deep->lost_last, &deep->lost_taken, r->raw,
+                       r->pair ? 2 : 1);
+    else
+      ojo__lose_shared(t, &t->core->orphans, &t->core->orphans_first, &t->core->orphans_last,
+                       &t->core->orphans_taken, r->raw, r->pair ? 2 : 1);
+    return;
+  }
+  *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */
+  OJO__COMPILER_BARRIER();
+  struct ojo__context *context = ojo__find_context(t);
+  if (!context) context = ojo__new_context(t, level);
+  if (context) {
+    if (level == 0) {
+      ojo__local.hot = context;
+      ojo__hot.base = context->lease[0].base;
+      ojo__hot.chunk = context->lease[0].chunk;
+    }
+    ojo__put(t, context, level, r);
+  } else {
+    ojo__lose_shared(t, &t->core->orphans, &t->core->orphans_first, &t->core->orphans_last,
+                     &t->core->orphans_taken, r->raw, r->pair ? 2 : 1);
+  }
+  OJO__COMPILER_BARRIER();
+  *word = level == 0 && context ? generation : 0;
+}
+
+OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
+                       const void *frame) {
+  struct ojo__record r = {raw, type, flow, payload, NULL, 0, false};
+  ojo__enter(t, &r, frame);
+}
+/* The fast path found its chunk full; it holds level 0's marker. */
+OJO_API void ojo__full(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload) {
+  struct ojo__record r = {raw, type, flow, payload, NULL, 0, false};
+  uint64_t generation = t->generation;
+  if (generation && ojo__local.hot) ojo__put(t, ojo__local.hot, 0, &r);
+  OJO__COMPILER_BARRIER();
+  ojo__hot.generation = generation;
+}
+OJO_API void ojo__ext(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
+                      const void *bytes, size_t length) {
+  struct ojo__record r = {raw, type, flow, payload, bytes, length, false};
+  ojo__enter(t, &r, __builtin_frame_address(0));
+}
+OJO_API void ojo__retransmit(ojo_tracer *t, uint64_t raw, uint32_t flow, uint64_t old_number,
+                             uint64_t new_number) {
+  ojo_event second = {0, OJO_PACKET_RETRANSMIT_NEW, flow, new_number};
+  struct ojo__record r = {raw, OJO_PACKET_RETRANSMIT_OLD, flow, old_number, &second, sizeof second, true};
+  ojo__enter(t, &r, __builtin_frame_address(0));
+}
+OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t value,
+                             uint64_t size) {
+  bool range = type >= OJO_OFFSET_SENT && type <= OJO_OFFSET_RECEIVED;
+  for (size_t i = 0; type >= OJO_APPLICATION_TYPE_FIRST && i < t->core->desc.type_count; i++)
+    if (t->core->types[i].value == type) range = t->core->types[i].value_kind == OJO_VALUE_RANGE;
+  uint64_t number = range ? value + size : size; /* the slot form of a range holds its end */
+  ojo__ext(t, raw, type, flow, value, &number, sizeof number);
+}
+
+/* ---- >>writer ----------------------------------------------------------------------------------- */
+
+/* The rename of a batch's file from staging/ to output/ is the commit. A chunk's bytes stay in the pool
+ * until the batch that holds them is renamed, so after a crash at any step every event is in exactly one
+ * of output/ and the pool:
+ *   - staging/b is created BEFORE open_batch = b is stored: an open batch whose staging file is gone was
+ *     renamed;
+ *   - taking a chunk into batch b stores published = harvested, then batch = b, then harvested = end:
+ *     whether b was renamed says which of the two holds;
+ *   - a failed batch is rolled back (harvested = published) BEFORE its staging file is unlinked, and its
+ *     number is never used again. Numbers start at 1: batch 0 is "none", and counts as published. */
+
+static bool ojo__batch_failed(struct ojo__core *core, const char *step) {
+  if (!core->batch.error) {
+    core->batch.error = errno ? errno : EIO;
+    core->batch.failed = step;
+  }
+  return false;
+}
+
+static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t length, uint64_t at) {
+  const unsigned char *p = (const unsigned char *)bytes;
+  while (length) {
+    ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return ojo__batch_failed(core, "write");
+    p += done;
+    length -= (size_t)done;
+    at += (uint64_t)done;
+  }
+  return true;
+}
+
+static bool ojo__buffer_write(struct ojo__core *core) {
+  size_t used = core->buffer_used;
+  core->buffer_used = 0;
+  if (core->batch.error || !ojo__write_all(core, core->buffer, used, core->batch.offset)) return false;
+  core->batch.offset += used;
+  return true;
+}
+
+static ojo_result ojo__open_dirs(struct ojo__core *core);
+
+/* Creates staging/b. A directory that was removed under us is made anew. */
+static bool ojo__batch_begin(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__batch *b = &core->batch;
+  uint64_t number = pool->open_batch + 1, us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
+  memset(b, 0, sizeof *b);
+  b->number = number;
+  b->offset = pool->file.header_bytes;
+  b->first_ts = UINT64_MAX;
+  core->buffer_used = 0;
+  for (int reopened = 0;;) {
+    snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
+             (unsigned long long)core->sequence++);
+    b->fd = openat(core->staging_fd, pool->staging_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                   (mode_t)core->desc.file_mode);
+    if (b->fd >= 0) break;
+    if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
+    if (errno != ENOENT || reopened++ || ojo__open_dirs(core) != OJO_OK)
+      return ojo__batch_failed(core, "create a file in staging/");
+  }
+  OJO__STORE(&pool->open_batch, number);
+  return true;
+}
+
+/* Puts staging/b into output/ under a name that is not taken. */
+static bool ojo__rename(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  unsigned long long us = 0, sequence = 0;
+  sscanf(pool->staging_name, "trace_%llu_%llu.bin", &us, &sequence);
+  for (;; sequence = core->sequence++) {
+    snprintf(pool->output_name, sizeof pool->output_name, "trace_%llu_%llu.bin", us, sequence);
+    if (syscall(SYS_renameat2, core->staging_fd, pool->staging_name, core->output_fd, pool->output_name,
+                1u /* RENAME_NOREPLACE */) == 0)
+      return true;
+    if (errno == EEXIST) continue;
+    if (errno != ENOSYS && errno != EINVAL) return ojo__batch_failed(core, "rename into output/");
+    if (linkat(core->staging_fd, pool->staging_name, core->output_fd, pool->output_name, 0) == 0) {
+      unlinkat(core->staging_fd, pool->staging_name, 0);
+      return true;
+    }
+    if (errno != EEXIST) return ojo__batch_failed(core, "link into output/");
+  }
+}
+
+/* A run under construction, at the end of the buffer. */
+struct ojo__open_run {
+  unsigned char *at;
+  uint64_t least, greatest, last, events;
+  bool unsorted;
+};
+
+static ojo_event *ojo__buffer_slot(struct ojo__core *core) {
+  return (ojo_event *)(void *)(core->buffer + core->buffer_used);
+}
+
+/* Room for a run of `bytes`, a THREAD and two EVENTS_DROPPED; its RUN is filled in at its end. */
+static void ojo__run_begin(struct ojo__core *core, struct ojo__open_run *run, struct ojo__thread *thread,
+                           uint64_t bytes) {
+  if (core->buffer_used + bytes + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core);
+  run->at = core->buffer + core->buffer_used;
+  run->least = UINT64_MAX;
+  run->greatest = run->last = run->events = 0;
+  run->unsorted = false;
+  core->buffer_used += 3 * OJO_SLOT_BYTES;
+  if (!thread || thread->batch == core->batch.number) return;
+  thread->batch = core->batch.number;
+  ojo_event *slot = ojo__buffer_slot(core);
+  slot->ts = ojo__to_ts(core, thread->first_raw);
+  slot->type = OJO_THREAD | 1u << OJO_EXTENSION_SHIFT;
+  slot->flow = thread->number;
+  slot->payload = thread->tid | (uint64_t)core->pool->file.pid << 32;
+  memset(slot + 1, 0, sizeof *slot);
+  memcpy(slot + 1, thread->name, sizeof thread->name);
+  core->buffer_used += 2 * OJO_SLOT_BYTES;
+}
+
+static void ojo__run_lost(struct ojo__core *core, struct ojo__open_run *run, uint32_t number, uint64_t count,
+                          uint64_t first_ts, uint64_t last_ts, uint32_t reason) {
+  ojo_event *slot = ojo__buffer_slot(core);
+  ojo_dropped *dropped = (ojo_dropped *)(void *)(slot + 1);
+  if (last_ts < first_ts) last_ts = first_ts;
+  slot->ts = first_ts;
+  slot->type = OJO_EVENTS_DROPPED | 1u << OJO_EXTENSION_SHIFT;
+  slot->flow = number;
+  slot->payload = count;
+  dropped->first_ts = first_ts;
+  dropped->last_ts = last_ts;
+  dropped->reason = reason;
+  dropped->source = 0;
+  core->buffer_used += 2 * OJO_SLOT_BYTES;
+  if (first_ts < run->last) run->unsorted = true;
+  if (first_ts < run->least) run->least = first_ts;
+  if (first_ts > run->greatest) run->greatest = first_ts;
+  run->last = first_ts;
+  run->events++;
+  if (reason == OJO_DROP_DISK_LIMIT) core->batch.deleted += count;
+  else core->batch.lost += count;
+}
+
+static void ojo__run_end(struct ojo__core *core, struct ojo__open_run *run, uint32_t number, uint32_t tid,
+                         int level, uint64_t first_ordinal, uint64_t lost_before) {
+  ojo_event *slot = (ojo_event *)(void *)run->at;
+  ojo_run *head = (ojo_run *)(void *)(slot + 1);
+  uint64_t bytes = (uint64_t)(core->buffer + core->buffer_used - run->at) - 3 * OJO_SLOT_BYTES;
+  memset(slot, 0, 3 * OJO_SLOT_BYTES);
+  slot->ts = run->least;
+  slot->type = OJO_RUN | 2u << OJO_EXTENSION_SHIFT;
+  slot->flow = number;
+  slot->payload = bytes / OJO_SLOT_BYTES;
+  head->first_ordinal = first_ordinal;
+  head->last_ts = run->greatest;
+  head->tid = tid;
+  head->events = (uint32_t)run->events;
+  head->flags = (uint16_t)((run->unsorted ? OJO_RUN_UNSORTED : 0) | (level ? OJO_RUN_HANDLER : 0));
+  head->level = (uint16_t)level;
+  head->lost_before = lost_before;
+  if (core->desc.checksums) head->crc = ojo__crc32c(0, slot + 3, bytes);
+  struct ojo__batch *b = &core->batch;
+  b->slots += 3 + bytes / OJO_SLOT_BYTES;
+  if (run->least < b->first_ts) b->first_ts = run->least;
+  if (run->greatest > b->last_ts) b->last_ts = run->greatest;
+}
+
+/* Copies slots [from, to) to the run, times converted. Returns the events. */
+static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, const unsigned char *from,
+                             const unsigned char *to) {
+  ojo_event *out = ojo__buffer_slot(core);
+  uint64_t events = 0, last = run->last, least = run->least, greatest = run->greatest;
+  bool unsorted = run->unsorted;
+  while (from < to) {
+    const ojo_event *in = (const ojo_event *)(const void *)from;
+    uint32_t extra = in->type >> OJO_EXTENSION_SHIFT;
+    uint64_t ts = ojo__to_ts(core, in->ts);
+    out->ts = ts;
+    out->type = in->type;
+    out->flow = in->flow;
+    out->payload = in->payload;
+    unsorted |= ts < last;
+    last = ts;
+    if (ts < least) least = ts;
+    if (ts > greatest) greatest = ts;
+    events++;
+    out++;
+    from += OJO_SLOT_BYTES;
+    if (OJO__UNLIKELY(extra)) {
+      memcpy(out, from, (size_t)extra * OJO_SLOT_BYTES);
+      out += extra;
+      from += (size_t)extra * OJO_SLOT_BYTES;
+    }
+  }
+  OJO_ASSERT(from == to);
+  core->buffer_used = (size_t)((unsigned char *)out - core->buffer);
+  run->last = last;
+  run->least = least;
+  run->greatest = greatest;
+  run->unsorted = unsorted;
+  run->events += events;
+  return events;
+}
+
+/* The losses of a level up to `lost`, as one EVENTS_DROPPED. Their times may reach further than those
+ * counted here (the owner goes on); the next gap then starts where this one ended. */
+static void ojo__level_lost(struct ojo__core *core, struct ojo__open_run *run, struct ojo__level *level,
+                            uint32_t number, uint64_t count) {
+  uint64_t first = ojo__to_ts(core, OJO__PEEK(&level->lost_first));
+  uint64_t last = ojo__to_ts(core, OJO__PEEK(&level->lost_last));
+  uint32_t reason = (uint32_t)OJO__PEEK(&level->reason);
+  ojo__run_lost(core, run, number, count, first, last, reason ? reason : (uint32_t)OJO_DROP_NESTING);
+  level->ordinal_harvested += count;
+  level->lost_harvested += count;
+}
+
+static void ojo__level_enter(struct ojo__core *core, struct ojo__level *level) {
+  if (level->batch == core->batch.number) return;
+  level->ordinal_published = level->ordinal_harvested;
+  level->lost_published = level->lost_harvested;
+  level->batch = core->batch.number;
+}
+
+/* Takes a chunk's events below `end` (as loaded with acquire) into the open batch. */
+static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint64_t end) {
+  struct ojo__thread *thread = &core->threads[chunk->thread];
+  struct ojo__level *level = &thread->level[chunk->level];
+  const unsigned char *base = core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
+  uint64_t from = chunk->harvested;
+  if (chunk->batch != core->batch.number) {
+    OJO__STORE(&chunk->published, from);
+    OJO__STORE(&chunk->batch, core->batch.number);
+  }
+  if (from == end) return;
+  struct ojo__open_run run;
+  ojo__level_enter(core, level);
+  ojo__run_begin(core, &run, thread, end - from);
+  /* What was lost before the chunk was leased. Losses that were reported ahead of it count already. */
+  if (from == 0 && chunk->ordinal > level->ordinal_harvested) {
+    uint64_t gap = chunk->ordinal - level->ordinal_harvested;
+    (void)OJO__LOAD(&level->lost); /* pairs with ojo__lose: the times */
+    ojo__level_lost(core, &run, level, thread->number, gap);
+  }
+  uint64_t ordinal = level->ordinal_harvested;
+  uint64_t events = ojo__convert(core, &run, base + from, base + end);
+  level->ordinal_harvested += events;
+  core->batch.events += events;
+  ojo__run_end(core, &run, thread->number, thread->tid, chunk->level, ordinal, level->lost_harvested);
+  OJO__STORE(&chunk->harvested, end);
+}
+
+/* A run that tells of losses alone: those that no later chunk's ordinal has told yet. */
+static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thread, int index) {
+  struct ojo__level *level = &thread->level[index];
+  uint64_t lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release */
+  if (lost <= level->lost_harvested) return;
+  struct ojo__open_run run;
+  ojo__level_enter(core, level);
+  ojo__run_begin(core, &run, thread, 0);
+  ojo__level_lost(core, &run, level, thread->number, lost - level->lost_harvested);
+  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->lost_harvested);
+}
+
+/* Thread 0's: losses of threads without an entry, and batches that must go for disk_bytes_max. Returns
+ * how many of the oldest batches to delete once this one is published. */
+static size_t ojo__harvest_nobody(struct ojo__core *core) {
+  struct ojo__level *level = &core->nobody;
+  struct ojo__open_run run;
+  uint64_t orphans = OJO__LOAD(&core->orphans), events = 0, lost = 0, first = UINT64_MAX, last = 0;
+  uint64_t limit = core->desc.disk_bytes_max, total = core->published_bytes;
+  uint64_t size = core->batch.offset + core->buffer_used + 16 * OJO_SLOT_BYTES;
+  size_t drop = 0;
+  struct stat st;
+  for (; limit && drop < core->published_count && total + size > limit; drop++) {
+    struct ojo__published *p = &core->published[drop];
+    total -= p->bytes;
+    if (fstatat(core->output_fd, p->name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue; /* somebody took it */
+    events += p->events + p->deleted;
+    lost += p->lost;
+    if (p->first_ts < first) first = p->first_ts;
+    if (p->last_ts > last) last = p->last_ts;
+  }
+  if (!events && !lost && orphans <= level->lost_harvested) return drop;
+  ojo__level_enter(core, level);
+  ojo__run_begin(core, &run, NULL, 0);
+  if (events) ojo__run_lost(core, &run, 0, events, first, last, OJO_DROP_DISK_LIMIT);
+  if (lost) ojo__run_lost(core, &run, 0, lost, first, last, OJO_DROP_POOL_FULL);
+  if (orphans > level->lost_harvested) {
+    uint64_t count = orphans - level->lost_harvested;
+    ojo__run_lost(core, &run, 0, count, ojo__to_ts(core, OJO__PEEK(&core->orphans_first)),
+                  ojo__to_ts(core, OJO__PEEK(&core->orphans_last)), OJO_DROP_THREAD_TABLE);
+    level->lost_harvested = orphans;
+  }
+  ojo__run_end(core, &run, 0, 0, 0, 0, level->lost_harvested);
+  return drop;
+}
+
+/* Chunks wholly in the batch that was just published go back to the free list, newest first out. */
+static void ojo__free_taken(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  uint32_t shared = core->chunk_count - core->nested_count;
+  while (core->queue_head != core->queue_next) {
+    uint32_t index = core->queue_head;
+    struct ojo__chunk *chunk = &core->chunks[index];
+    core->queue_head = chunk->next ? chunk->next - 1 : OJO__NONE;
+    uint64_t bytes = OJO__PEEK(&chunk->committed);
+    __atomic_fetch_sub(&core->threads[chunk->thread].chunks, 1, __ATOMIC_RELEASE);
+    __atomic_fetch_sub(&pool->line_lease[2], bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&pool->line_lease[1], 1, __ATOMIC_RELAXED);
+    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)3); /* FREE */
+    ojo__push(core, &pool->line_free[index >= shared], index);
+  }
+  if (core->queue_head == OJO__NONE) core->queue_tail = OJO__NONE;
+  __atomic_fetch_add(&core->freed, 1, __ATOMIC_SEQ_CST); /* before waiters is read: ojo__block does it the other way round */
+  if (__atomic_load_n(&core->waiters, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->freed);
+}
+
+static void ojo__remember(struct ojo__core *core, size_t drop, uint64_t bytes) {
+  for (size_t i = 0; i < drop; i++) {
+    struct ojo__published *p = &core->published[i];
+    core->published_bytes -= p->bytes;
+    if (unlinkat(core->output_fd, p->name, 0) == 0) OJO__SET(&core->deleted, core->deleted + p->events);
+    else if (errno != ENOENT)
+      ojo__log(core, "can't delete %s/output/%s for disk_bytes_max: %s", core->dir, p->name, strerror(errno));
+  }
+  if (!core->desc.disk_bytes_max) return;
+  core->published_count -= drop;
+  memmove(core->published, core->published + drop, core->published_count * sizeof *core->published);
+  if (core->published_count == core->published_room) {
+    size_t room = core->published_room * 2;
+    struct ojo__published *more = (struct ojo__published *)ojo__alloc(core, room * sizeof *more);
+    if (!more) { /* the oldest is kept on disk for good, and said so */
+      ojo__log(core, "out of memory: %s/output/%s no longer counts for disk_bytes_max", core->dir,
+               core->published[0].name);
+      core->published_bytes -= core->published[0].bytes;
+      core->published_count--;
+      memmove(core->published, core->published + 1, core->published_count * sizeof *more);
+    } else {
+      memcpy(more, core->published, core->published_count * sizeof *more);
+      ojo__free(core, core->published);
+      core->published = more;
+      core->published_room = room;
+    }
+  }
+  struct ojo__published *p = &core->published[core->published_count++];
+  memcpy(p->name, core->pool->output_name, sizeof p->name);
+  p->bytes = bytes;
+  p->events = core->batch.events;
+  p->deleted = core->batch.deleted;
+  p->lost = core->batch.lost;
+  p->first_ts = core->batch.first_ts;
+  p->last_ts = core->batch.last_ts;
+  core->published_bytes += bytes;
+}
+
+/* Undoes an unpublished batch: first what was taken goes back, then the file goes. */
+static void ojo__roll_back(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  uint64_t number = core->batch.number, fresh = OJO__LOAD(&pool->threads_fresh);
+  for (uint32_t i = core->queue_head; i != core->queue_next; i = core->chunks[i].next - 1)
+    if (core->chunks[i].batch == number) OJO__STORE(&core->chunks[i].harvested, core->chunks[i].published);
+  for (uint32_t i = 0; i < core->noted_count; i++) {
+    struct ojo__chunk *chunk = &core->chunks[core->noted[i].index];
+    if (chunk->batch == number && OJO__LOAD(&chunk->lease) == core->noted[i].lease)
+      OJO__STORE(&chunk->harvested, chunk->published);
+  }
+  for (uint64_t i = 0; i <= fresh; i++)
+    for (int k = 0; k <= OJO__LEVELS; k++) {
+      struct ojo__level *level = i == fresh ? &core->nobody : &core->threads[i].level[k];
+      if (level->batch != number) continue;
+      level->ordinal_harvested = level->ordinal_published;
+      level->lost_harvested = level->lost_published;
+    }
+  core->queue_next = core->queue_head;
+  if (core->batch.fd >= 0) close(core->batch.fd);
+  if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
+  core->batch.fd = -1;
+  core->batch.number = 0;
+  core->buffer_used = 0;
+}
+
+/* After a batch failed: counted, logged once per kind of failure, and smaller next time if the disk is
+ * full, so that what piled up can go out in parts. */
+static void ojo__batch_give_up(struct ojo__core *core) {
+  int error = core->batch.error;
+  uint32_t kind = (uint32_t)error << 8 | (unsigned char)core->batch.failed[0];
+  ojo__roll_back(core);
+  OJO__SET(&core->write_errors, core->write_errors + 1);
+  if ((error == ENOSPC || error == EDQUOT) && core->batch_target > OJO__CHUNK_BYTES) core->batch_target /= 2;
+  if (core->logged == kind) return;
+  core->logged = kind;
+  ojo__log(core, "can't %s of %s: %s; events wait in the pool", core->batch.failed, core->dir, strerror(error));
+}
+
+/* Writes the rest and the header, renames, and frees the chunks that are done with. */
+static bool ojo__batch_end(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__batch *b = &core->batch;
+  size_t drop = ojo__harvest_nobody(core);
+  unsigned char *schema = (unsigned char *)pool + pool->schema_at;
+  ojo_file_header header = pool->file;
+  bool ok = ojo__buffer_write(core) && !b->error;
+  uint64_t bytes = b->offset;
+  header.flags |= OJO_FILE_COMPLETE;
+  header.batch = core->batches;
+  header.slot_count = b->slots;
+  header.first_ts = b->first_ts == UINT64_MAX ? 0 : b->first_ts;
+  header.last_ts = b->last_ts;
+  header.anchor_error_ns = (uint32_t)(core->anchor_error < UINT32_MAX ? core->anchor_error : UINT32_MAX);
+  header.crc = 0;
+  header.crc = ojo__crc32c(0, &header, sizeof header);
+  ok = ok && ojo__write_all(core, schema, header.header_bytes - sizeof header, sizeof header);
+  ok = ok && ojo__write_all(core, &header, sizeof header, 0);
+  if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
+  if (ok) {
+    if (close(b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
+    b->fd = -1;
+  }
+  if (!ok || !ojo__rename(core)) {
+    ojo__batch_give_up(core);
+    return false;
+  }
+  OJO__STORE(&pool->batch_published, b->number);
+  if (core->desc.sync) fsync(core->output_fd);
+  OJO__SET(&core->written, core->written + b->events);
+  OJO__SET(&core->batches, core->batches + 1);
+  OJO__SET(&core->bytes, core->bytes + bytes);
+  ojo__free_taken(core);
+  ojo__remember(core, drop, bytes);
+  if (core->batch_target < core->desc.flush_bytes) core->batch_target *= 2;
+  if (core->logged) ojo__log(core, "writing to %s again", core->dir);
+  core->logged = 0;
+  b->number = 0;
+  return true;
+}
+
+/* ---- >>flusher ---------------------------------------------------------------------------------- */
+
+/* Notes the leased chunks and their committed bytes, then takes over the full list. In this order: the
+ * hand-off of a thread's last chunk comes before the lease of its next, so a chunk noted here has all its
+ * predecessors on the list. Chunks both noted and on the list become FULL below and are taken once. */
+static void ojo__gather(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  uint32_t shared = core->chunk_count - core->nested_count;
+  uint64_t ends[2] = {OJO__LOAD(&pool->line_fresh[0]), shared + OJO__LOAD(&pool->line_fresh[2])};
+  core->noted_count = 0;
+  for (int part = 0; part < 2; part++)
+    for (uint64_t i = part ? shared : 0; i < ends[part]; i++) {
+      struct ojo__chunk *chunk = &core->chunks[i];
+      uint64_t lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
+      if ((lease & 3) != OJO__LEASED) continue;
+      struct ojo__noted *n = &core->noted[core->noted_count];
+      n->index = (uint32_t)i;
+      n->lease = lease;
+      n->committed = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
+      if (n->committed > chunk->harvested) core->noted_count++;
+    }
+  uint32_t newest = (uint32_t)(__atomic_exchange_n(&pool->line_full[0], 0, __ATOMIC_ACQUIRE) & OJO__LIST_INDEX);
+  uint32_t first = OJO__NONE, last = newest ? newest - 1 : OJO__NONE;
+  while (newest) { /* newest first: turn it round */
+    struct ojo__chunk *chunk = &core->chunks[newest - 1];
+    uint32_t older = chunk->next;
+    chunk->next = first == OJO__NONE ? 0 : first + 1;
+    first = newest - 1;
+    newest = older;
+    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)3) | OJO__FULL);
+  }
+  if (first == OJO__NONE) return;
+  if (core->queue_tail == OJO__NONE) core->queue_head = core->queue_next = first;
+  else {
+    core->chunks[core->queue_tail].next = first + 1;
+    if (core->queue_next == OJO__NONE) core->queue_next = first;
+  }
+  core->queue_tail = last;
+}
+
+/* The open batch, or a new one; a full one is ended first. False: a failure was dealt with. */
+static bool ojo__batch_room(struct ojo__core *core) {
+  if (core->batch.number && !core->batch.error && core->batch.offset + core->buffer_used < core->batch_target)
+    return true;
+  if (core->batch.number && !ojo__batch_end(core)) return false; /* deals with an earlier error too */
+  if (ojo__batch_begin(core)) return true;
+  ojo__batch_give_up(core);
+  return false;
+}
+
+static bool ojo__losses_pending(struct ojo__core *core) {
+  uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
+  for (uint64_t i = 0; i < fresh; i++)
+    for (int k = 0; OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++)
+      if (OJO__LOAD(&core->threads[i].level[k].lost) > core->threads[i].level[k].lost_harvested) return true;
+  return OJO__LOAD(&core->orphans) > core->nobody.lost_harvested;
+}
+
+/* Entries of threads that are gone and wholly written may be used again. */
+static void ojo__retire_threads(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  uint64_t fresh = OJO__LOAD(&pool->threads_fresh);
+  for (uint64_t i = 0; i < fresh; i++) {
+    struct ojo__thread *thread = &core->threads[i];
+    bool open = OJO__LOAD(&thread->state) != OJO__THREAD_EXITED || OJO__LOAD(&thread->chunks) != 0;
+    for (int k = 0; k <= OJO__LEVELS; k++) { /* what is reported, the owner need not report again */
+      OJO__STORE(&thread->level[k].lost_taken, thread->level[k].lost_harvested);
+      open = open || OJO__LOAD(&thread->level[k].lost) != thread->level[k].lost_harvested;
+    }
+    if (open) continue;
+    pthread_mutex_lock(&core->retire_lock);
+    for (int k = 0; k <= OJO__LEVELS; k++) {
+      if (k < OJO__LEVELS) core->retired_recorded += thread->level[k].attempts - thread->level[k].lost;
+      core->retired_lost += thread->level[k].lost;
+    }
+    OJO__STORE(&thread->state, OJO__THREAD_FREE);
+    pthread_mutex_unlock(&core->retire_lock);
+    uint64_t head = OJO__PEEK(&pool->threads_free);
+    do OJO__SET(&thread->next, (uint32_t)(head & OJO__LIST_INDEX));
+    while (!__atomic_compare_exchange_n(&pool->threads_free, &head,
+                                        (head & ~(uint64_t)OJO__LIST_INDEX) | (i + 1), true,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+  }
+  OJO__STORE(&core->orphans_taken, core->nobody.lost_harvested);
+}
+
+/* Keeps reserve_bytes of never-used chunks populated ahead of the recorders, who would stop for it. */
+static void ojo__populate_ahead(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  uint64_t ready = pool->line_fresh[1], shared = core->chunk_count - core->nested_count;
+  uint64_t want = OJO__LOAD(&pool->line_fresh[0]) + core->desc.reserve_bytes / OJO__CHUNK_BYTES;
+  if (ready < OJO__LOAD(&pool->line_fresh[0])) ready = OJO__LOAD(&pool->line_fresh[0]);
+  for (; ready < want && ready < shared && ojo__populate_chunk(core, ready); ready++)
+    OJO__STORE(&pool->line_fresh[1], ready + 1);
+}
+
+/* One pass: all that was committed before it began is in output/ when it returns true. */
+static bool ojo__pass(struct ojo__core *core) {
+  uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
+  bool ok = true;
+  pthread_mutex_lock(&core->pass_lock);
+  ojo__populate_ahead(core);
+  ojo__gather(core);
+  bool any = core->queue_next != OJO__NONE || core->noted_count || ojo__losses_pending(core);
+  if (any) ojo__anchor_take(core); /* after the limits were noted */
+  while (ok && core->queue_next != OJO__NONE) {
+    struct ojo__chunk *chunk = &core->chunks[core->queue_next];
+    ok = ojo__batch_room(core);
+    if (!ok) break;
+    ojo__harvest(core, chunk, OJO__LOAD(&chunk->committed));
+    core->queue_next = chunk->next ? chunk->next - 1 : OJO__NONE;
+  }
+  for (uint32_t i = 0; ok && i < core->noted_count; i++) {
+    struct ojo__noted *n = &core->noted[i];
+    if (OJO__LOAD(&core->chunks[n->index].lease) != n->lease) continue; /* taken above, as full */
+    ok = ojo__batch_room(core);
+    if (ok) ojo__harvest(core, &core->chunks[n->index], n->committed);
+  }
+  uint64_t threads = OJO__LOAD(&core->pool->threads_fresh);
+  for (uint64_t i = 0; any && ok && i < threads; i++)
+    for (int k = 0; ok && k <= OJO__LEVELS; k++) {
+      struct ojo__thread *thread = &core->threads[i];
+      if (OJO__LOAD(&thread->state) == OJO__THREAD_FREE) break;
+      if (OJO__LOAD(&thread->level[k].lost) <= thread->level[k].lost_harvested) continue;
+      ok = ojo__batch_room(core);
+      if (ok) ojo__harvest_losses(core, thread, k);
+    }
+  if (ok && OJO__LOAD(&core->orphans) > core->nobody.lost_harvested) ok = ojo__batch_room(core);
+  if (ok && core->batch.number) ok = ojo__batch_end(core);
+  if (ok && any) ojo__retire_threads(core);
+  pthread_mutex_unlock(&core->pass_lock);
+  uint64_t took = ojo__clock_ns(CLOCK_MONOTONIC) - start;
+  if (any && took > OJO__PEEK(&core->flush_ns_max)) OJO__SET(&core->flush_ns_max, took);
+  return ok;
+}
+
+static void *ojo__flusher(void *argument) {
+  struct ojo__core *core = (struct ojo__core *)argument;
+  struct ojo__pool *pool = core->pool;
+  uint64_t interval = (uint64_t)core->desc.flush_interval_ms * 1000000u, wait = 0, end = 0;
+  prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
+  for (;;) {
+    /* wake is read before stop and requested, which are stored before wake is raised: nothing is missed */
+    uint32_t seen = __atomic_load_n(&core->wake, __ATOMIC_SEQ_CST);
+    if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
+      __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
+      if (OJO__LOAD(&pool->line_lease[2]) < core->desc.flush_bytes) ojo__futex_wait(&core->wake, seen, interval);
+      __atomic_store_n(&core->sleeping, 0, __ATOMIC_SEQ_CST);
+    }
+    bool stop = OJO__LOAD(&core->stop);
+    uint32_t asked = OJO__LOAD(&core->requested);
+    if (ojo__pass(core)) {
+      wait = 0;
+      OJO__STORE(&core->done, asked);
+      ojo__futex_wake(&core->done);
+      if (stop) return NULL;
+      continue;
+    }
+    uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
+    if (stop && !end) end = now + (uint64_t)OJO__WAIT_MS * 1000000u;
+    if (stop && now > end) return NULL;
+    wait = wait ? (wait < 500000000u ? wait * 2 : 1000000000u) : 20000000u; /* try again after 20 ms .. 1 s */
+    ojo__futex_wait(&core->stop, stop, wait);
+  }
+}
+
+/* ---- >>open -------------------------------------------------------------------------------------- */
+
+/* The tightest limit of memory: of the control groups above us (v2, v1) and of the machine. */
+static uint64_t ojo__memory_limit(void) {
+  char text[4096], path[8192], value[64];
+  uint64_t limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+  if (ojo__read_text("/sys/fs/cgroup/memory/memory.limit_in_bytes", value, sizeof value)) {
+    uint64_t v1 = strtoull(value, NULL, 10);
+    if (v1 && v1 < limit) limit = v1;
+  }
+  if (!ojo__read_text("/proc/self/cgroup", text, sizeof text)) return limit;
+  char *group = strstr(text, "0::");
+  if (!group) return limit;
+  group += 3;
+  group[strcspn(group, "\n")] = 0;
+  for (;;) {
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", strcmp(group, "/") ? group : "");
+    if (ojo__read_text(path, value, sizeof value) && value[0] != 'm') {
+      uint64_t v2 = strtoull(value, NULL, 10);
+      if (v2 && v2 < limit) limit = v2;
+    }
+    char *slash = strrchr(group, '/');
+    if (!slash || !group[0]) return limit;
+    *slash = 0;
+  }
+}
+
+static uint64_t ojo__round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+
+static void ojo__random(void *bytes, size_t length) {
+  if (syscall(SYS_getrandom, bytes, length, 0) == (long)length) return;
+  for (size_t i = 0; i < length; i++) { /* no getrandom: what differs between processes and moments */
+    uint64_t mix = ojo__clock_ns(CLOCK_REALTIME) * 0x9E3779B97F4A7C15u ^ (uint64_t)getpid() << 32 ^ i;
+    ((unsigned char *)bytes)[i] = (unsigned char)(mix >> 56 ^ mix >> 24);
+  }
+}
+
+static void ojo__boot_id(uint8_t id[16]) {
+  char text[64];
+  size_t n = 0;
+  memset(id, 0, 16);
+  ojo__read_text("/proc/sys/kernel/random/boot_id", text, sizeof text);
+  for (const char *p = text; *p && n < 32; p++) {
+    int digit = *p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : -1;
+    if (digit >= 0) id[n / 2] = (uint8_t)(id[n / 2] << 4 | digit), n++;
+  }
+}
+
+static void ojo__hex(char *out, const uint8_t *bytes, size_t length) {
+  for (size_t i = 0; i < length; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+/* mkdir -p, then handles on DIR/staging and DIR/output that a symlink planted there can't turn away. */
+static ojo_result ojo__open_dirs(struct ojo__core *core) {
+  char path[PATH_MAX];
+  const char *const name[2] = {"staging", "output"};
+  int *const fd[2] = {&core->staging_fd, &core->output_fd};
+  size_t length = strlen(core->dir);
+  if (length + 32 >= sizeof path) {
+    ojo__log(core, "%.60s...: the path has %zu bytes, too long", core->dir, length);
+    return OJO_ERR_ARGUMENT;
+  }
+  for (size_t i = 1; i <= length; i++) {
+    if (core->dir[i] != '/' && core->dir[i] != 0) continue;
+    memcpy(path, core->dir, i);
+    path[i] = 0;
+    if (mkdir(path, (mode_t)core->desc.dir_mode) != 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
+      break; /* the open below tells */
+  }
+  int dir = open(core->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int error = errno;
+  for (int i = 0; dir >= 0 && i < 2; i++) {
+    if (*fd[i] >= 0) close(*fd[i]);
+    int made = mkdirat(dir, name[i], (mode_t)core->desc.dir_mode);
+    *fd[i] = made == 0 || errno == EEXIST
+                 ? openat(dir, name[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    if (*fd[i] >= 0) continue;
+    error = errno;
+    close(dir);
+    dir = -1;
+  }
+  if (dir >= 0) {
+    close(dir);
+    return OJO_OK;
+  }
+  if (!core->pool) ojo__log(core, "can't make the directories of %s: %s", core->dir, strerror(error));
+  return error == EACCES || error == EPERM ? OJO_ERR_PERMISSION : OJO_ERR_IO;
+}
+
+/* The pool of a tracer whose process is gone: nobody holds its lock. A link is only followed to a regular
+ * file of our own uid in /dev/shm, never through a symlink. */
+static void ojo__remove_dead_pool(struct ojo__core *core, const char *link) {
+  char text[160];
+  struct stat st;
+  int fd = openat(core->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return;
+  ssize_t got = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, text, sizeof text - 1) : -1;
+  close(fd);
+  text[got > 0 ? got : 0] = 0;
+  text[strcspn(text, "\n")] = 0;
+  if (got <= 0 || strncmp(text, "/dev/shm/ojo_", 13) != 0 || strchr(text + 9, '/')) return;
+  fd = open(text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) { /* a reboot emptied /dev/shm. (A live owner made the pool before the link) */
+    if (errno == ENOENT) unlinkat(core->staging_fd, link, 0);
+    return;
+  }
+  if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    struct ojo__pool *pool = (struct ojo__pool *)malloc(sizeof *pool);
+    if (pool && pread(fd, pool, sizeof *pool, 0) == (ssize_t)sizeof *pool) {
+      pool->staging_name[sizeof pool->staging_name - 1] = 0;
+      if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
+        unlinkat(core->staging_fd, pool->staging_name, 0); /* its unfinished batch */
+    }
+    free(pool);
+    ojo__log(core, "removed the pool of a tracer that did not close: %s", text);
+    unlink(text);
+    unlinkat(core->staging_fd, link, 0);
+  }
+  close(fd);
+}
+static void ojo__remove_dead_pools(struct ojo__core *core) {
+  int copy = openat(core->staging_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+  if (!dir) {
+    if (copy >= 0) close(copy);
+    return;
+  }
+  for (struct dirent *entry; (entry = readdir(dir));) {
+    size_t length = strlen(entry->d_name);
+    if (strncmp(entry->d_name, "pool_", 5) == 0 && length > 5 && strcmp(entry->d_name + length - 5, ".link") == 0)
+      ojo__remove_dead_pool(core, entry->d_name);
+  }
+  closedir(dir);
+}
+
+/* What the tmpfs and the limits of memory leave for the pool. 0: not on tmpfs. */
+static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *tmpfs) {
+  struct statfs fs;
+  uint64_t least = 8u << 20, room = 0;
+  *tmpfs = statfs("/dev/shm", &fs) == 0 && (unsigned long)fs.f_type == 0x01021994ul;
+#ifdef OJO_NO_TMPFS
+  *tmpfs = false;
+#endif
+  if (*tmpfs) room = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+  uint64_t bytes = wanted ? wanted : (uint64_t)512 << 20, limit = ojo__memory_limit() / 4;
+  if (!wanted && bytes > limit) bytes = limit;
+  if (!wanted && *tmpfs && room >= 2 * least && bytes > room / 2) bytes = room / 2;
+  if (*tmpfs && bytes + bytes / 16 > room) { /* a sixteenth: headers and tables */
+    if (room >= least) bytes = room - room / 8;
+    else *tmpfs = false;
+  }
+  uint64_t full = wanted ? wanted : (uint64_t)512 << 20;
+  if (bytes < full)
+    ojo__log(core, "pool of %s: %llu KiB, not %llu: memory is limited", core->dir,
+             (unsigned long long)(bytes >> 10), (unsigned long long)(full >> 10));
+  return bytes;
+}
+
+/* Creates the pool's file and takes the lock that says "alive": on an open of its own that is never mapped,
+ * because a mapping would keep the description, and so the lock, alive in a fork child. */
+static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const uint8_t trace[16],
+                           uint64_t bytes) {
+  char boot_hex[33], trace_hex[33];
+  ojo__hex(boot_hex, boot, 16);
+  ojo__hex(trace_hex, trace, 16);
+  snprintf(core->pool_path, sizeof core->pool_path, "/dev/shm/ojo_%s_%s", boot_hex, trace_hex);
+  snprintf(core->link_name, sizeof core->link_name, "pool_%s.link", trace_hex);
+  core->pool_fd = open(core->pool_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (core->pool_fd < 0) return false;
+  core->lock_fd = open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  return core->lock_fd >= 0 && flock(core->lock_fd, LOCK_EX | LOCK_NB) == 0 &&
+         ftruncate(core->pool_fd, (off_t)bytes) == 0;
+}
+
+static void ojo__pool_file_drop(struct ojo__core *core) {
+  if (core->pool_fd >= 0 || core->lock_fd >= 0) unlink(core->pool_path);
+  if (core->pool_fd >= 0) close(core->pool_fd);
+  if (core->lock_fd >= 0) close(core->lock_fd);
+  core->pool_fd = core->lock_fd = -1;
+}
+
+/* Closed tracers' addresses are used again, oldest first, once OJO__QUARANTINE newer ones are closed: a
+ * recorder that is late stores into memory that is nobody's, not into another tracer's pool. Under
+ * ojo__lock. NULL: map anew. */
+static struct ojo__core *ojo__oldest_closed(uint64_t map_bytes) {
+  struct ojo__core *oldest = NULL;
+  uint64_t closed = 0;
+  for (struct ojo__core *c = ojo__cores; c; c = c->next)
+    if (c->closed && c->closed != UINT64_MAX) {
+      closed++;
+      if (c->map_bytes == map_bytes && (!oldest || c->closed < oldest->closed)) oldest = c;
+    }
+  return closed >= OJO__QUARANTINE ? oldest : NULL;
+}
+
+/* Lays the pool out at `bytes` of chunks and maps it; smaller if the address space is limited. */
+static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schema_bytes, bool tmpfs,
+                          const ojo_file_header *file) {
+  uint64_t nested = core->desc.overflow == OJO_OVERFLOW_BLOCK ? OJO__NESTED_CHUNKS : 0;
+  void *at = MAP_FAILED;
+  uint64_t anchors, threads, chunks, data, schema = ojo__round_up(sizeof(struct ojo__pool), 64);
+  uint64_t count = bytes / OJO__CHUNK_BYTES, asked = count;
+  if (count > OJO__LIST_INDEX - 32) count = OJO__LIST_INDEX - 32;
+  for (;; count /= 2) {
+    if (count < OJO__CHUNKS_MIN) count = OJO__CHUNKS_MIN;
+    anchors = ojo__round_up(schema + schema_bytes, 4096);
+    threads = ojo__round_up(anchors + OJO__ANCHORS_MAX * sizeof(struct ojo__anchor), 4096);
+    chunks = ojo__round_up(threads + OJO__THREADS_MAX * sizeof(struct ojo__thread), 4096);
+    data = ojo__round_up(chunks + (count + nested) * sizeof(struct ojo__chunk), OJO__CHUNK_BYTES);
+    core->map_bytes = data + (count + nested) * OJO__CHUNK_BYTES;
+    struct ojo__core *old = ojo__oldest_closed(core->map_bytes);
+    if (tmpfs && !ojo__pool_file(core, file->boot_id, file->trace_id, core->map_bytes)) {
+      ojo__log(core, "no pool in /dev/shm (%s): events in memory will not survive a crash", strerror(errno));
+      ojo__pool_file_drop(core);
+      tmpfs = false;
+    }
+    int flags = (tmpfs ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE) | (old ? MAP_FIXED : 0);
+    at = mmap(old ? (void *)old->pool : NULL, core->map_bytes, PROT_READ | PROT_WRITE, flags,
+              tmpfs ? core->pool_fd : -1, 0);
+    if (at != MAP_FAILED && old) old->map_bytes = 0; /* its addresses are ours now */
+    if (at != MAP_FAILED || count == OJO__CHUNKS_MIN) break;
+    ojo__pool_file_drop(core);
+  }
+  if (at == MAP_FAILED) {
+    ojo__log(core, "can't map a pool of %llu KiB: %s", (unsigned long long)(core->map_bytes >> 10), strerror(errno));
+    return false;
+  }
+  core->chunk_count = (uint32_t)(count + nested);
+  core->nested_count = (uint32_t)nested;
+  core->desc.buffer_bytes = core->chunk_count * (uint64_t)OJO__CHUNK_BYTES;
+  if (count < asked)
+    ojo__log(core, "pool of %s: %llu KiB, not %llu: address space is limited", core->dir,
+             (unsigned long long)(count * OJO__CHUNK_BYTES >> 10), (unsigned long long)(bytes >> 10));
+  core->pool = (struct ojo__pool *)at;
+  core->crash_safe = tmpfs;
+  if (!ojo__populate(core, at, threads)) { /* header and anchors */
+    if (tmpfs) { /* a tmpfs that filled up meanwhile */
+      munmap(at, core->map_bytes); /* nobody has seen these addresses yet */
+      core->pool = NULL;
+      ojo__pool_file_drop(core);
+      ojo__log(core, "/dev/shm is full: events in memory will not survive a crash");
+      return ojo__pool_map(core, bytes, schema_bytes, false, file);
+    }
+  }
+  madvise(at, core->map_bytes, MADV_DONTFORK);
+  madvise(at, core->map_bytes, MADV_DONTDUMP);
+  core->anchors = (struct ojo__anchor *)(void *)((unsigned char *)at + anchors);
+  core->threads = (struct ojo__thread *)(void *)((unsigned char *)at + threads);
+  core->chunks = (struct ojo__chunk *)(void *)((unsigned char *)at + chunks);
+  core->data = (unsigned char *)at + data;
+  struct ojo__pool *pool = core->pool;
+  memcpy(pool->magic, "ojopool", 8);
+  pool->version = 1;
+  pool->chunk_count = core->chunk_count;
+  pool->bytes = core->map_bytes;
+  pool->anchors_at = anchors;
+  pool->threads_at = threads;
+  pool->chunks_at = chunks;
+  pool->data_at = data;
+  pool->schema_at = schema;
+  pool->file = *file;
+  return true;
+}
+
+/* The link in staging/ by which a dead pool is found. Written once the pool is locked. */
+static void ojo__pool_link(struct ojo__core *core) {
+  char text[160];
+  int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
+  int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0 || write(fd, text, (size_t)n) != n)
+    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir,
+             core->link_name, strerror(errno));
+  if (fd >= 0) close(fd);
+}
+
+/* JSON text of a string, into out (room for 6 bytes a byte). Invalid UTF-8 becomes U+FFFD. */
+static char *ojo__json(char *out, const char *text) {
+  const unsigned char *p = (const unsigned char *)(text ? text : "");
+  *out++ = '"';
+  while (*p) {
+    unsigned length = *p < 0x80 ? 1 : *p >= 0xC2 && *p < 0xE0 ? 2 : *p >= 0xE0 && *p < 0xF0 ? 3
+                      : *p >= 0xF0 && *p < 0xF5 ? 4 : 0;
+    unsigned good = length ? 1 : 0;
+    while (good && good < length && (p[good] & 0xC0) == 0x80) good++;
+    bool valid = length && good == length && !(*p == 0xE0 && p[1] < 0xA0) && !(*p == 0xED && p[1] > 0x9F) &&
+                 !(*p == 0xF0 && p[1] < 0x90) && !(*p == 0xF4 && p[1] > 0x8F);
+    if (!valid) {
+      memcpy(out, "\xEF\xBF\xBD", 3);
+      out += 3;
+      p++;
+      continue;
+    }
+    if (*p == '"' || *p == '\\') *out++ = '\\';
+    if (*p < 0x20 || *p == 0x7F) out += snprintf(out, 7, "\\u%04x", *p);
+    else memcpy(out, p, length), out += length;
+    p += length;
+  }
+  *out++ = '"';
+  return out;
+}
+
+/* The schema of the application's own types: what every file's header carries. */
+static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc, size_t *bytes) {
+  static const char *const kinds[] = {"none", "number", "range", "text", "bytes", "record"};
+  size_t room = 32;
+  *bytes = 0;
+  if (!desc->type_count) return OJO_OK;
+  for (size_t i = 0; i < desc->type_count; i++) {
+    const ojo_type *type = &desc->types[i];
+    const char *why = type->value < OJO_APPLICATION_TYPE_FIRST || type->value > OJO_APPLICATION_TYPE_LAST
+                          ? "value must be 0x010000 to 0x7FFFFF"
+                      : !type->name || !*type->name ? "it has no name"
+                      : type->value_kind < OJO_VALUE_NONE || type->value_kind > OJO_VALUE_RECORD
+                          ? "value_kind is not an ojo_value_kind" : NULL;
+    for (size_t k = 0; k < i && !why; k++)
+      if (desc->types[k].value == type->value) why = "its value stands twice";
+    if (why) {
+      ojo__log(core, "types[%zu] (0x%06x, %s): %s", i, (unsigned)type->value, type->name ? type->name : "NULL", why);
+      return OJO_ERR_ARGUMENT;
+    }
+    room += 160 + 6 * (strlen(type->name) + (type->category ? strlen(type->category) : 11) +
+                       (type->description ? strlen(type->description) : 0));
+  }
+  if (room > 64u << 20) {
+    ojo__log(core, "types: %zu bytes of text, too much for a header", room / 6);
+    return OJO_ERR_ARGUMENT;
+  }
+  core->types = (ojo_type *)ojo__alloc(core, desc->type_count * sizeof *core->types);
+  core->schema = (char *)ojo__alloc(core, room);
+  if (!core->types || !core->schema) return OJO_ERR_MEMORY;
+  memcpy(core->types, desc->types, desc->type_count * sizeof *core->types);
+  char *out = core->schema;
+  out += sprintf(out, "{\"events\":[");
+  for (size_t i = 0; i < desc->type_count; i++) {
+    const ojo_type *type = &desc->types[i];
+    out += sprintf(out, "%s{\"value\":%u,\"name\":", i ? "," : "", (unsigned)type->value);
+    out = ojo__json(out, type->name);
+    out += sprintf(out, ",\"category\":");
+    out = ojo__json(out, type->category ? type->category : "Application");
+    out += sprintf(out, ",\"description\":");
+    out = ojo__json(out, type->description);
+    out += sprintf(out, ",\"value_kind\":\"%s\"}", kinds[type->value_kind]);
+  }
+  out += sprintf(out, "]}");
+  *bytes = (size_t)(out - core->schema);
+  return OJO_OK;
+}
+
+/* What every batch's header says. The moment of the trace's start is read on both clocks. */
+static void ojo__make_header(struct ojo__core *core, ojo_file_header *file, size_t schema_bytes) {
+  char text[256];
+  memset(file, 0, sizeof *file);
+  memcpy(file->magic, OJO_FILE_MAGIC, 4);
+  file->version = OJO_FILE_VERSION;
+  file->flags = core->desc.checksums ? OJO_FILE_CHECKSUMS : 0;
+  file->slot_bytes = OJO_SLOT_BYTES;
+  if (core->desc.clock != OJO_CLOCK_MANUAL) {
+    uint64_t before = ojo__clock_ns(CLOCK_MONOTONIC);
+    file->start_unix_ns = ojo__clock_ns(CLOCK_REALTIME);
+    file->start_monotonic_ns = before + (ojo__clock_ns(CLOCK_MONOTONIC) - before) / 2;
+  }
+  file->schema_id = schema_bytes ? ojo__fnv1a(core->schema, schema_bytes) : 0;
+  file->schema_bytes = (uint32_t)schema_bytes;
+  file->header_bytes = (uint32_t)(sizeof *file + ojo__round_up(schema_bytes, 8));
+  ojo__random(file->trace_id, 16);
+  file->pid = (uint32_t)getpid();
+  file->clock = (uint32_t)core->desc.clock;
+  ojo__boot_id(file->boot_id);
+  size_t n = ojo__read_text("/proc/self/comm", text, sizeof text);
+  if (n && text[n - 1] == '\n') n--;
+  memcpy(file->command, text, n < sizeof file->command ? n : sizeof file->command - 1);
+  n = ojo__read_text("/etc/machine-id", text, sizeof text);
+  if (!n && gethostname(text, sizeof text - 1) == 0) n = strlen(text);
+  file->host_id = ojo__fnv1a(text, n);
+}
+
+static ojo_result ojo__check_desc(struct ojo__core *core, const ojo_desc *desc) {
+  const char *why = NULL;
+  if (desc->overflow != OJO_OVERFLOW_DROP_NEWEST && desc->overflow != OJO_OVERFLOW_BLOCK) why = "overflow";
+  else if (desc->clock < OJO_CLOCK_AUTO || desc->clock > OJO_CLOCK_CNTVCT) why = "clock";
+  else if (desc->type_count && !desc->types) why = "types is NULL, type_count is not 0";
+  else if ((desc->file_mode & ~0777u) || (desc->dir_mode & ~0777u)) why = "file_mode or dir_mode";
+  else if (!desc->allocator.alloc != !desc->allocator.free) why = "allocator: alloc and free go together";
+  if (!why) return OJO_OK;
+  ojo__log(core, "ojo_open: bad desc: %s", why);
+  return OJO_ERR_ARGUMENT;
+}
+
+static void ojo__fill_desc(struct ojo__core *core, const ojo_desc *desc) {
+  ojo_desc *d = &core->desc;
+  *d = *desc;
+  if (!d->reserve_bytes) d->reserve_bytes = 2u << 20;
+  if (!d->flush_interval_ms) d->flush_interval_ms = 1000;
+  if (!d->block_timeout_ms) d->block_timeout_ms = 10000;
+  if (!d->flush_bytes) d->flush_bytes = 10u << 20;
+  if (!d->file_mode) d->file_mode = 0600;
+  if (!d->dir_mode) d->dir_mode = 0700;
+  d->clock = ojo__clock_choose(d->clock);
+  core->batch_target = d->flush_bytes;
+}
+
+/* Gives back all that a tracer holds but its addresses: the struct and the pool's range stay mapped, so
+ * that a recorder that is late touches no foreign memory. */
+static void ojo__release(struct ojo__core *core) {
+  if (core->pool && mmap((void *)core->pool, core->map_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+    ojo__log(core, "can't give the pool's memory back: %s", strerror(errno));
+  if (core->link_name[0] && core->crash_safe) unlinkat(core->staging_fd, core->link_name, 0);
+  ojo__pool_file_drop(core);
+  if (core->staging_fd >= 0) close(core->staging_fd);
+  if (core->output_fd >= 0) close(core->output_fd);
+  core->staging_fd = core->output_fd = -1;
+  ojo__free(core, core->buffer);
+  ojo__free(core, core->noted);
+  ojo__free(core, core->published);
+  ojo__free(core, core->types);
+  ojo__free(core, core->schema);
+  ojo__free(core, core->dir);
+  pthread_mutex_destroy(&core->pass_lock);
+  pthread_mutex_destroy(&core->retire_lock);
+}
+
+static void ojo__close_all(void) {
+  pid_t pid = getpid();
+  for (;;) {
+    pthread_mutex_lock(&ojo__lock);
+    struct ojo__core *core = ojo__cores;
+    while (core && (core->closed || core->closing || core->pid != pid)) core = core->next;
+    pthread_mutex_unlock(&ojo__lock);
+    if (!core) return;
+    ojo_close(core->t);
+  }
+}
+
+static void ojo__fork_lock(void) { pthread_mutex_lock(&ojo__lock); }
+static void ojo__fork_unlock(void) { pthread_mutex_unlock(&ojo__lock); }
+/* In the child every tracer is off: its struct is zero (the kernel wiped it; where it can't, we do), the
+ * pool's range is the child's own memory, and the lock that says "alive" is the parent's alone. */
+static void ojo__fork_child(void) {
+  for (struct ojo__core *core = ojo__cores; core; core = core->next) {
+    memset(core->t, 0, sizeof *core->t);
+    if (core->closed) continue;
+    int *const fds[] = {&core->lock_fd, &core->pool_fd, &core->staging_fd, &core->output_fd};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
+      if (*fds[i] >= 0) close(*fds[i]);
+      *fds[i] = -1;
+    }
+    if (core->batch.fd > 0) close(core->batch.fd);
+    if (core->pool)
+      mmap((void *)core->pool, core->map_bytes, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    core->closed = UINT64_MAX; /* never used again */
+  }
+  pthread_mutex_unlock(&ojo__lock);
+}
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+/* The tracer's struct, on a page that a fork child finds zeroed, and its core behind it. Neither is ever
+ * unmapped. Under ojo__lock. */
+static struct ojo__core *ojo__core_make(void) {
+  size_t bytes = 4096 + ojo__round_up(sizeof(struct ojo__core), 4096);
+  for (struct ojo__core *core = ojo__cores; core; core = core->next)
+    if (core->closed && core->closed != UINT64_MAX && core->map_bytes == 0) {
+      struct ojo__core *next = core->next;
+      ojo_tracer *t = core->t;
+      memset(core, 0, sizeof *core);
+      core->t = t;
+      core->next = next;
+      return core;
+    }
+  void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return NULL;
+  madvise(at, 4096, MADV_WIPEONFORK);
+  struct ojo__core *core = (struct ojo__core *)(void *)((char *)at + 4096);
+  core->t = (ojo_tracer *)at;
+  core->next = ojo__cores;
+  ojo__cores = core;
+  return core;
+}
+
+static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
+  ojo_file_header file;
+  size_t schema_bytes = 0;
+  bool tmpfs = false;
+  size_t length = strlen(desc->dir);
+  core->dir = (char *)ojo__alloc(core, length + 1);
+  if (!core->dir) return OJO_ERR_MEMORY;
+  memcpy(core->dir, desc->dir, length + 1);
+  core->desc.dir = core->dir;
+  ojo_result result = ojo__open_dirs(core);
+  if (result == OJO_OK) result = ojo__make_schema(core, desc, &schema_bytes);
+  if (result != OJO_OK) return result;
+  core->desc.types = NULL;
+  ojo__remove_dead_pools(core);
+  ojo__make_header(core, &file, schema_bytes);
+  uint64_t bytes = ojo__pool_bytes(core, desc->buffer_bytes, &tmpfs);
+  if (!ojo__pool_map(core, bytes, file.header_bytes - sizeof file, tmpfs, &file)) return OJO_ERR_MEMORY;
+  if (!core->crash_safe && !tmpfs)
+    ojo__log(core, "no room in a tmpfs at /dev/shm: events in memory will not survive a crash");
+  struct ojo__pool *pool = core->pool;
+  if (schema_bytes) memcpy((char *)pool + pool->schema_at, core->schema, schema_bytes);
+  if (!realpath(core->dir, pool->dir)) pool->dir[0] = 0;
+  core->buffer = (unsigned char *)ojo__alloc(core, OJO__BUFFER_BYTES);
+  core->noted = (struct ojo__noted *)ojo__alloc(core, (core->chunk_count + 1) * sizeof *core->noted);
+  core->published_room = 64;
+  core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
+  if (!core->buffer || !core->noted || !core->published) return OJO_ERR_MEMORY;
+  core->t->clock = (uint32_t)core->desc.clock;
+  core->t->core = core;
+  ojo__anchor_take(core);
+  ojo__populate_ahead(core);
+  if (core->crash_safe) ojo__pool_link(core);
+  ojo__random(&core->t->generation, sizeof core->t->generation);
+  core->t->generation |= OJO__NS_BIT; /* bit 63 tells it from a marker, a frame's address */
+  if (!core->desc.no_thread) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* the flusher runs no handler of the application's */
+    int error = pthread_create(&core->thread, NULL, ojo__flusher, core);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+      ojo__log(core, "can't start the flusher thread: %s", strerror(error));
+      return OJO_ERR_MEMORY;
+    }
+  }
+  return OJO_OK;
+}
+
+OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
+  if (!out) return OJO_ERR_ARGUMENT;
+  *out = NULL;
+  if (!desc || !desc->dir || !*desc->dir) return OJO_OK;
+  pthread_mutex_lock(&ojo__lock);
+  if (!ojo__process_ready) {
+    if (pthread_key_create(&ojo__key, ojo__thread_exit) != 0 ||
+        pthread_atfork(ojo__fork_lock, ojo__fork_unlock, ojo__fork_child) != 0) {
+      pthread_mutex_unlock(&ojo__lock);
+      return OJO_ERR_MEMORY;
+    }
+    atexit(ojo__close_all);
+    ojo__process_ready = 1;
+  }
+  struct ojo__core *core = ojo__core_make();
+  if (!core) {
+    pthread_mutex_unlock(&ojo__lock);
+    return OJO_ERR_MEMORY;
+  }
+  core->pool_fd = core->lock_fd = core->staging_fd = core->output_fd = core->batch.fd = -1;
+  core->queue_head = core->queue_next = core->queue_tail = OJO__NONE;
+  core->pid = getpid();
+  core->desc.logger = desc->logger;
+  pthread_mutex_init(&core->pass_lock, NULL);
+  pthread_mutex_init(&core->retire_lock, NULL);
+  ojo_result result = ojo__check_desc(core, desc);
+  if (result == OJO_OK) {
+    ojo__fill_desc(core, desc);
+    result = ojo__start(core, desc);
+  }
+  ojo_tracer *t = core->t;
+  if (result == OJO_OK) {
+    t->flow_count = &ojo__flow_count_shared;
+    t->sample_below = 1024;
+    t->abi = OJO_ABI;
+    OJO__STORE(&t->mask, UINT32_MAX);
+    *out = t;
+  } else {
+    memset(t, 0, sizeof *t);
+    ojo__release(core);
+    core->closed = ++ojo__closings;
+  }
+  pthread_mutex_unlock(&ojo__lock);
+  return result;
+}
+
+/* ---- >>public ----------------------------------------------------------------------------------- */
+
+OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
+  ojo_stats s;
+  memset(&s, 0, sizeof s);
+  if (!t || t->abi != OJO_ABI) return s;
+  struct ojo__core *core = t->core;
+  struct ojo__pool *pool = core->pool;
+  uint32_t shared = core->chunk_count - core->nested_count;
+  uint64_t ends[2] = {OJO__LOAD(&pool->line_fresh[0]), shared + OJO__LOAD(&pool->line_fresh[2])};
+  pthread_mutex_lock(&core->retire_lock);
+  s.recorded = core->retired_recorded;
+  s.dropped = core->retired_lost + OJO__LOAD(&core->orphans);
+  uint64_t threads = OJO__LOAD(&pool->threads_fresh);
+  for (uint64_t i = 0; i < threads; i++) {
+    struct ojo__thread *thread = &core->threads[i];
+    for (int k = 0; OJO__LOAD(&thread->state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++) {
+      uint64_t lost = OJO__LOAD(&thread->level[k].lost);
+      s.dropped += lost;
+      if (k < OJO__LEVELS) s.recorded += OJO__LOAD(&thread->level[k].attempts) - lost;
+    }
+  }
+  pthread_mutex_unlock(&core->retire_lock);
+  for (int part = 0; part < 2; part++)
+    for (uint64_t i = part ? shared : 0; i < ends[part]; i++)
+      if ((OJO__LOAD(&core->chunks[i].lease) & 3) == OJO__LEASED && !(core->chunks[i].flags & OJO__CHUNK_HANDED))
+        s.recorded += ojo__chunk_events(&core->chunks[i]);
+  s.written = OJO__PEEK(&core->written);
+  s.batches = OJO__PEEK(&core->batches);
+  s.bytes = OJO__PEEK(&core->bytes);
+  s.write_errors = OJO__PEEK(&core->write_errors);
+  s.deleted = OJO__PEEK(&core->deleted);
+  s.flush_ns_max = OJO__PEEK(&core->flush_ns_max);
+  s.buffer_bytes = core->desc.buffer_bytes;
+  s.chunks = core->chunk_count;
+  s.chunks_in_use = (uint32_t)OJO__PEEK(&pool->line_lease[1]);
+  s.crash_safe = core->crash_safe;
+  return s;
+}
+
+OJO_API ojo_desc ojo_query_desc(ojo_tracer *t) {
+  ojo_desc desc;
+  memset(&desc, 0, sizeof desc);
+  return t && t->abi == OJO_ABI ? t->core->desc : desc;
+}
+
+OJO_API const char *ojo_result_string(ojo_result result) {
+  switch (result) {
+  case OJO_OK: return "ok";
+  case OJO_ERR_ARGUMENT: return "an argument is out of its range";
+  case OJO_ERR_MEMORY: return "out of memory";
+  case OJO_ERR_IO: return "a file or directory can't be made, read or written";
+  case OJO_ERR_PERMISSION: return "permission denied";
+  case OJO_ERR_TIMEOUT: return "not done within the time limit";
+  case OJO_ERR_MODE: return "the call does not fit the tracer's mode or thread";
+  case OJO_ERR_FORMAT: return "not an ojo file of a version that can be read";
+  case OJO_ERR_NOT_FOUND: return "not found";
+  }
+  return "unknown result";
+}
+
+OJO_API ojo_tracer *ojo_adopt(ojo_tracer *t) {
+  static uint32_t logged;
+  if (!t || t->abi == OJO_ABI) return t;
+  if (t->abi && !__atomic_exchange_n(&logged, 1, __ATOMIC_RELAXED)) /* 0: closed, or in a fork child */
+    fprintf(stderr, "ojo: a library's ojo.h is another version than that of its caller's tracer: tracing is off there\n");
+  return NULL;
+}
+
+OJO_API void ojo_enable(ojo_tracer *t, uint32_t category_mask) {
+  if (t && t->abi == OJO_ABI) OJO__SET(&t->mask, category_mask | OJO_CATEGORY_META);
+}
+OJO_API void ojo_sample_flows(ojo_tracer *t, uint32_t n) {
+  if (t) OJO__SET(&t->sample_below, n > 1 ? 1024u / n : 1024u);
+}
+OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns) {
+  if (t) OJO__SET(&t->manual_now_ns, ns);
+}
+
+OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc) {
+  static const unsigned char nothing[20] = {0};
+  ojo_flow_desc zero;
+  memset(&zero, 0, sizeof zero);
+  if (!desc) desc = &zero;
+  ojo_flow_kind kind = desc->kind ? desc->kind : desc->parent ? OJO_FLOW_STREAM : OJO_FLOW_CONNECTION;
+  uint64_t first_key = kind == OJO_FLOW_SPACE ? 0 : kind == OJO_FLOW_PATH ? 16 : 64;
+  uint32_t flow = desc->parent ? ojo_flow_child(desc->parent, desc->key + first_key) : 0;
+  uint32_t *count = t && t->flow_count ? t->flow_count : &ojo__flow_count_shared;
+  while (!flow) flow = (OJO__ADD(count, 1) + 1) & 0x3FFFFFFFu; /* bits 30 and 31: children, kernel flows */
+  if (!ojo__wanted(t, OJO_FLOW, flow)) return flow;
+  unsigned char bytes[sizeof(ojo_flow_record) + 20 + 32 + 255 + 255], *p = bytes + sizeof(ojo_flow_record);
+  size_t protocol = desc->protocol ? strlen(desc->protocol) : 0, label = desc->label ? strlen(desc->label) : 0;
+  ojo_flow_record record;
+  memset(&record, 0, sizeof record);
+  record.parent = desc->parent;
+  record.kind = (uint8_t)kind;
+  record.role = (uint8_t)desc->role;
+  record.id_bytes = !desc->id ? 0 : desc->id_bytes > 20 ? 20 : desc->id_bytes;
+  record.address_bytes = desc->address_bytes == 4 || desc->address_bytes == 16 ? desc->address_bytes : 0;
+  record.local_port = desc->local_port;
+  record.remote_port = desc->remote_port;
+  record.protocol_bytes = (uint8_t)(protocol > 255 ? 255 : protocol);
+  record.label_bytes = (uint8_t)(label > 255 ? 255 : label);
+  memcpy(bytes, &record, sizeof record);
+  const void *const parts[5] = {desc->id, desc->local_address, desc->remote_address, desc->protocol, desc->label};
+  const size_t lengths[5] = {record.id_bytes, record.address_bytes, record.address_bytes, record.protocol_bytes,
+                             record.label_bytes};
+  for (int i = 0; i < 5; i++) {
+    if (lengths[i]) memcpy(p, parts[i] ? parts[i] : nothing, lengths[i]);
+    p += lengths[i];
+  }
+  ojo__ext(t, 0, OJO_FLOW, flow, desc->key, bytes, (size_t)(p - bytes));
+  return flow;
+}
+
+OJO_API ojo_result ojo_flush(ojo_tracer *t) {
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  struct ojo__core *core = t->core;
+  if (core->desc.no_thread) return ojo__pass(core) ? OJO_OK : OJO_ERR_IO;
+  if (pthread_equal(pthread_self(), core->thread)) return OJO_ERR_MODE;
+  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u, now;
+  uint32_t mine = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
+  ojo__wake_flusher(core);
+  for (;;) {
+    uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
+    if ((int32_t)(done - mine) >= 0) return OJO_OK;
+    if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) return OJO_ERR_TIMEOUT;
+    ojo__futex_wait(&core->done, done, end - now);
+  }
+}
+
+OJO_API ojo_result ojo_close(ojo_tracer *t) {
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  struct ojo__core *core = t->core;
+  pthread_mutex_lock(&ojo__lock);
+  bool mine = !core->closed && !core->closing;
+  core->closing = true;
+  pthread_mutex_unlock(&ojo__lock);
+  if (!mine) return OJO_OK;
+  OJO__STORE(&t->mask, 0);
+  if (core->desc.no_thread) {
+    uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u;
+    struct timespec wait = {0, 50000000};
+    while (!ojo__pass(core) && ojo__clock_ns(CLOCK_MONOTONIC) < end) nanosleep(&wait, NULL);
+  } else {
+    __atomic_store_n(&core->stop, 1, __ATOMIC_SEQ_CST);
+    ojo__wake_flusher(core);
+    ojo__futex_wake(&core->stop);
+    pthread_join(core->thread, NULL);
+  }
+  ojo_stats s = ojo_query_stats(t);
+  if (s.written < s.recorded)
+    ojo__log(core, "%llu events could not be written to %s", (unsigned long long)(s.recorded - s.written), core->dir);
+  pthread_mutex_lock(&ojo__lock);
+  t->generation = 0;
+  t->abi = 0;
+  ojo__release(core);
+  core->closed = ++ojo__closings;
+  pthread_mutex_unlock(&ojo__lock);
+  return s.written < s.recorded ? OJO_ERR_IO : OJO_OK;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* OJO_IMPLEMENTATION_GUARD */
+
+/* License: MIT. See LICENSE. */
