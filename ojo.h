@@ -1337,7 +1337,7 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, in
                           struct ojo__chunk *chunk) {
   struct ojo__pool *pool = core->pool;
   uint64_t bytes = OJO__PEEK(&chunk->committed);
-  chunk->flags |= OJO__CHUNK_HANDED;
+  OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
   OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
   ojo__push(core, &pool->line_full[0], (uint32_t)(chunk - core->chunks));
   uint64_t queued = OJO__ADD(&pool->line_lease[2], bytes) + bytes;
@@ -1368,7 +1368,7 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   chunk->ordinal = thread->level[level].attempts;
   chunk->thread = (uint32_t)(thread - core->threads);
   chunk->level = (uint16_t)level;
-  chunk->flags = 0;
+  OJO__SET(&chunk->flags, 0);
   OJO__SET(&chunk->extension_slots, 0);
   OJO__ADD(&thread->chunks, 1);
   OJO__ADD(&pool->line_lease[1], 1);
@@ -2160,8 +2160,8 @@ static void ojo__gather(struct ojo__core *core) {
   uint32_t first = OJO__NONE, last = newest ? newest - 1 : OJO__NONE;
   while (newest) { /* newest first: turn it round */
     struct ojo__chunk *chunk = &core->chunks[newest - 1];
-    uint32_t older = chunk->next;
-    chunk->next = first == OJO__NONE ? 0 : first + 1;
+    uint32_t older = OJO__PEEK(&chunk->next);
+    OJO__SET(&chunk->next, first == OJO__NONE ? 0 : first + 1); /* a late ojo__pop may look at it */
     first = newest - 1;
     newest = older;
     OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)3) | OJO__FULL);
@@ -2169,7 +2169,7 @@ static void ojo__gather(struct ojo__core *core) {
   if (first == OJO__NONE) return;
   if (core->queue_tail == OJO__NONE) core->queue_head = core->queue_next = first;
   else {
-    core->chunks[core->queue_tail].next = first + 1;
+    OJO__SET(&core->chunks[core->queue_tail].next, first + 1);
     if (core->queue_next == OJO__NONE) core->queue_next = first;
   }
   core->queue_tail = last;
@@ -2760,23 +2760,26 @@ static void ojo__fork_child(void) {
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif
-/* The tracer's struct, on a page that a fork child finds zeroed, and its core behind it. Neither is ever
- * unmapped. Under ojo__lock. */
+/* The tracer's struct, on a page that a fork child finds zeroed, and its core. Neither is ever given back,
+ * only used again. Under ojo__lock. */
 static struct ojo__core *ojo__core_make(void) {
-  size_t bytes = 4096 + ojo__round_up(sizeof(struct ojo__core), 4096);
-  for (struct ojo__core *core = ojo__cores; core; core = core->next)
-    if (core->closed && core->closed != UINT64_MAX && core->map_bytes == 0) {
-      struct ojo__core *next = core->next;
-      ojo_tracer *t = core->t;
-      memset(core, 0, sizeof *core);
-      core->t = t;
-      core->next = next;
-      return core;
-    }
-  void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) return NULL;
+  struct ojo__core *core = ojo__cores;
+  while (core && !(core->closed && core->closed != UINT64_MAX && core->map_bytes == 0)) core = core->next;
+  if (core) {
+    struct ojo__core *next = core->next;
+    ojo_tracer *t = core->t;
+    memset(core, 0, sizeof *core);
+    core->t = t;
+    core->next = next;
+    return core;
+  }
+  void *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  core = at == MAP_FAILED ? NULL : (struct ojo__core *)calloc(1, sizeof *core);
+  if (!core) {
+    if (at != MAP_FAILED) munmap(at, 4096);
+    return NULL;
+  }
   madvise(at, 4096, MADV_WIPEONFORK);
-  struct ojo__core *core = (struct ojo__core *)(void *)((char *)at + 4096);
   core->t = (ojo_tracer *)at;
   core->next = ojo__cores;
   ojo__cores = core;
@@ -2902,7 +2905,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   pthread_mutex_unlock(&core->retire_lock);
   for (int part = 0; part < 2; part++)
     for (uint64_t i = part ? shared : 0; i < ends[part]; i++)
-      if ((OJO__LOAD(&core->chunks[i].lease) & 3) == OJO__LEASED && !(core->chunks[i].flags & OJO__CHUNK_HANDED))
+      if ((OJO__LOAD(&core->chunks[i].lease) & 3) == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags))
         s.recorded += ojo__chunk_events(&core->chunks[i]);
   s.written = OJO__PEEK(&core->written);
   s.batches = OJO__PEEK(&core->batches);
