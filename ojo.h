@@ -31,6 +31,8 @@
  *                       system; needs stdint, stddef and stdbool only.
  *   OJO_API             put before each public function (default: extern, or static).
  *   OJO_ASSERT(x)       checks internal invariants (default: assert from <assert.h>).
+ *   OJO_NO_TSC          never the processor's counter: clock_gettime.
+ *   OJO_NO_TMPFS        never a pool in /dev/shm: anonymous memory.
  *
  * OVERVIEW
  *   A tracer is one pool of memory, cut into chunks of 64 KiB, and one flusher thread. A thread that
@@ -362,7 +364,9 @@ typedef struct ojo_type { /* one of the application's own event types; text is U
   ojo_value_kind value_kind;
 } ojo_type;
 
-typedef struct ojo_logger { /* log NULL: a line to stderr. Called from open, close, flush and the flusher */
+/* log NULL: a line to stderr. Called from open, close, flush and the flusher thread, one line per kind of
+ * trouble. It may record, but not call ojo_open, ojo_close or ojo_flush. */
+typedef struct ojo_logger {
   void (*log)(void *user, const char *line);
   void *user;
 } ojo_logger;
@@ -882,7 +886,6 @@ static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t b
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -954,6 +957,7 @@ enum {
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
+enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.h> is not everywhere */
 enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2 };           /* low bits of ojo__chunk.lease */
 enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
@@ -1129,9 +1133,9 @@ static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
   struct timespec ts;
   ts.tv_sec = (time_t)(ns / 1000000000u);
   ts.tv_nsec = (long)(ns % 1000000000u);
-  ojo__futex(word, FUTEX_WAIT_PRIVATE, value, &ts);
+  ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
 }
-static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL); }
+static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
 
 /* ---- >>clock ------------------------------------------------------------------------------------ */
 
@@ -2696,6 +2700,7 @@ static void ojo__fill_desc(struct ojo__core *core, const ojo_desc *desc) {
   if (!d->flush_interval_ms) d->flush_interval_ms = 1000;
   if (!d->block_timeout_ms) d->block_timeout_ms = 10000;
   if (!d->flush_bytes) d->flush_bytes = 10u << 20;
+  if (d->disk_bytes_max && d->flush_bytes > d->disk_bytes_max / 4) d->flush_bytes = d->disk_bytes_max / 4;
   if (!d->file_mode) d->file_mode = 0600;
   if (!d->dir_mode) d->dir_mode = 0700;
   d->clock = ojo__clock_choose(d->clock);
@@ -2733,6 +2738,11 @@ static void ojo__close_all(void) {
     if (!core) return;
     ojo_close(core->t);
   }
+}
+
+/* A copy inside a library that is unloaded: no thread may run its code at its exit. */
+__attribute__((destructor)) static void ojo__unload(void) {
+  if (ojo__process_ready) pthread_key_delete(ojo__key);
 }
 
 static void ojo__fork_lock(void) { pthread_mutex_lock(&ojo__lock); }

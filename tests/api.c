@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * api.c - every call of ojo.h: results, defaults, limits, filters, clocks, what is left on disk.
+ */
+#define OJO_IMPLEMENTATION
+#include "ojo.h"
+#include "check.h"
+
+static char dir[256], last_line[2048];
+static unsigned lines;
+static void keep_line(void *user, const char *line) {
+  (void)user;
+  lines++;
+  snprintf(last_line, sizeof last_line, "%s", line);
+}
+
+static void fresh(void) {
+  if (dir[0]) check_remove(dir);
+  check_directory("api", dir, sizeof dir);
+}
+
+static ojo_desc desc_with_logger(void) {
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  fresh();
+  d.dir = dir;
+  d.logger.log = keep_line;
+  lines = 0;
+  last_line[0] = 0;
+  return d;
+}
+
+static ojo_tracer *open_desc(const ojo_desc *d) {
+  ojo_tracer *t = NULL;
+  ojo_result result = ojo_open(&t, d);
+  if (!check(result == OJO_OK && t, "open: %s (%s)", ojo_result_string(result), last_line)) exit(1);
+  return t;
+}
+
+static unsigned count_files(const char *sub) {
+  char path[512];
+  unsigned n = 0;
+  struct dirent *entry;
+  snprintf(path, sizeof path, "%s/%s", dir, sub);
+  DIR *d = opendir(path);
+  while (d && (entry = readdir(d)) != NULL) n += entry->d_name[0] != '.';
+  if (d) closedir(d);
+  return n;
+}
+
+/* The events of the trace, RUN and THREAD left out. What they point to stays loaded (and reachable). */
+static check_event *events, *loaded[64];
+static unsigned loads;
+static size_t load(void) {
+  size_t count = check_events(dir, &events);
+  loaded[loads++ % 64] = events;
+  return count;
+}
+
+static void test_off(void) {
+  ojo_tracer *t = (ojo_tracer *)1;
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  check(ojo_open(&t, &d) == OJO_OK && !t, "no dir: off");
+  d.dir = "";
+  check(ojo_open(&t, &d) == OJO_OK && !t, "dir \"\": off");
+  check(ojo_open(&t, NULL) == OJO_OK && !t, "NULL desc: off");
+  check(ojo_open(NULL, NULL) == OJO_ERR_ARGUMENT, "out NULL");
+  check(ojo_close(NULL) == OJO_OK && ojo_flush(NULL) == OJO_OK, "close and flush of NULL");
+  check(ojo_query_stats(NULL).recorded == 0 && !ojo_query_desc(NULL).dir, "queries of NULL");
+  check(ojo_adopt(NULL) == NULL, "adopt NULL");
+  ojo_enable(NULL, 0);
+  ojo_sample_flows(NULL, 3);
+  ojo_set_now(NULL, 3);
+  ojo_record(NULL, 1, OJO_PACKET_SENT, 1);
+  ojo_record_ext(NULL, 1, OJO_RTT_SAMPLE, 1, NULL, 0);
+  ojo_packet_retransmit(NULL, 1, 2, 3);
+  ojo_flow_close(NULL, 1, 0, "x");
+  check(ojo_now(NULL) == 0, "now of NULL");
+  uint32_t a = ojo_flow_open(NULL, NULL), b = ojo_flow_open(NULL, NULL);
+  check(a && b == a + 1, "flow ids without a tracer count on");
+}
+
+static void test_defaults(void) {
+  ojo_desc d = desc_with_logger(), q;
+  ojo_tracer *t = open_desc(&d);
+  q = ojo_query_desc(t);
+  check(q.flush_interval_ms == 1000 && q.flush_bytes == 10u << 20 && q.block_timeout_ms == 10000, "limits");
+  check(q.reserve_bytes == 2u << 20 && q.file_mode == 0600 && q.dir_mode == 0700, "reserve and modes");
+  check(q.overflow == OJO_OVERFLOW_DROP_NEWEST && !q.disk_bytes_max && !q.sync && !q.checksums, "rest");
+  check(strcmp(q.dir, dir) == 0 && q.clock != OJO_CLOCK_AUTO, "dir and clock are resolved");
+  ojo_stats s = ojo_query_stats(t);
+  check(s.buffer_bytes == q.buffer_bytes && s.chunks == s.buffer_bytes / 65536 && s.chunks_in_use == 0, "pool");
+  uint32_t flow = ojo_flow_open(t, NULL);
+  s = ojo_query_stats(t);
+  check(s.recorded == 1 && s.chunks_in_use == 1 && s.dropped == 0 && s.written == 0, "FLOW is recorded");
+  check(flow && !(flow >> 31), "a flow id");
+  check(ojo_flush(t) == OJO_OK && ojo_query_stats(t).written == 1 && count_files("output") == 1, "flush");
+  check(ojo_flush(t) == OJO_OK && count_files("output") == 1, "nothing new: no batch");
+  struct stat st;
+  char path[600], file[512];
+  check(stat(check_only_file(dir, file, sizeof file), &st) == 0 && (st.st_mode & 0777) == 0600, "file mode 0600");
+  check(strstr(file, "/output/trace_") != NULL, "name of %s", file);
+  snprintf(path, sizeof path, "%s/output", dir);
+  check(stat(path, &st) == 0 && (st.st_mode & 0777) == 0700, "dir mode 0700");
+  check(count_files("staging") == (ojo_query_stats(t).crash_safe ? 1u : 0u), "the pool's link");
+  check(ojo_close(t) == OJO_OK && count_files("staging") == 0, "close leaves nothing in staging/");
+  check(ojo_close(t) == OJO_OK, "close twice");
+  ojo_record(t, flow, OJO_PACKET_SENT, 1);
+  check(ojo_query_stats(t).recorded == 0 && ojo_flush(t) == OJO_OK, "a closed tracer is off");
+  size_t size;
+  char *data = check_load(file, &size);
+  const ojo_file_header *h = (const ojo_file_header *)(const void *)data;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  uint64_t unix_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+  check(h->pid == (uint32_t)getpid() && h->batch == 0 && h->schema_id == 0 && h->header_bytes == 144, "header");
+  check(h->start_unix_ns < unix_ns && h->start_unix_ns > unix_ns - 60000000000u, "the trace's start, unix");
+  check(h->first_ts <= h->last_ts && h->flags == OJO_FILE_COMPLETE && h->host_id, "header times and flags");
+  check(h->anchor_error_ns < 10000, "anchor error %u ns", h->anchor_error_ns);
+  free(data);
+}
+
+static void test_bad_desc(void) {
+  ojo_tracer *t = (ojo_tracer *)1;
+  ojo_desc d = desc_with_logger();
+  ojo_type types[2];
+  memset(types, 0, sizeof types);
+  d.overflow = (ojo_overflow)7;
+  check(ojo_open(&t, &d) == OJO_ERR_ARGUMENT && !t && strstr(last_line, "overflow"), "bad overflow: %s", last_line);
+  d.overflow = OJO_OVERFLOW_DROP_NEWEST;
+  d.clock = (ojo_clock)9;
+  check(ojo_open(&t, &d) == OJO_ERR_ARGUMENT && !t && strstr(last_line, "clock"), "bad clock: %s", last_line);
+  d.clock = OJO_CLOCK_AUTO;
+  d.types = types;
+  d.type_count = 2;
+  types[0].value = 5;
+  types[0].name = "X";
+  check(ojo_open(&t, &d) == OJO_ERR_ARGUMENT && strstr(last_line, "0x010000"), "type's value: %s", last_line);
+  types[0].value = types[1].value = 0x010000;
+  types[1].name = "Y";
+  check(ojo_open(&t, &d) == OJO_ERR_ARGUMENT && strstr(last_line, "twice"), "value twice: %s", last_line);
+  types[1].value = 0x010001;
+  types[1].name = NULL;
+  check(ojo_open(&t, &d) == OJO_ERR_ARGUMENT && strstr(last_line, "name"), "no name: %s", last_line);
+  d.type_count = 0;
+  d.dir = "/dev/null/x";
+  check(ojo_open(&t, &d) == OJO_ERR_IO && !t && strstr(last_line, "/dev/null/x"), "bad dir: %s", last_line);
+  char deep[PATH_MAX + 64];
+  memset(deep, 'a', sizeof deep);
+  deep[sizeof deep - 1] = 0;
+  d.dir = deep;
+  check(ojo_open(&t, &d) == OJO_ERR_ARGUMENT && !t, "long dir");
+  char nested[512];
+  snprintf(nested, sizeof nested, "%s/a/b//c/", dir);
+  d.dir = nested;
+  check(ojo_open(&t, &d) == OJO_OK && t, "mkdir -p");
+  ojo_close(t);
+}
+
+/* Open with the n-th allocation failing: an error, or a tracer that works; never a leak or a crash. */
+static unsigned allocations, fail_at, live;
+static void *failing_alloc(void *user, size_t bytes) {
+  (void)user;
+  if (++allocations == fail_at) return NULL;
+  live++;
+  return malloc(bytes);
+}
+static void failing_free(void *user, void *memory) {
+  (void)user;
+  live--;
+  free(memory);
+}
+static void test_allocation_failures(void) {
+  ojo_type type = {0x010000, "T", NULL, NULL, OJO_VALUE_NONE};
+  bool opened = false;
+  for (fail_at = 1; fail_at < 50 && !opened; fail_at++) {
+    ojo_desc d = desc_with_logger();
+    ojo_tracer *t;
+    d.allocator.alloc = failing_alloc;
+    d.allocator.free = failing_free;
+    d.types = &type;
+    d.type_count = 1;
+    allocations = 0;
+    ojo_result result = ojo_open(&t, &d);
+    opened = result == OJO_OK;
+    if (!opened) check(!t && result == OJO_ERR_MEMORY, "allocation %u fails", fail_at);
+    ojo_record(t, 1, OJO_PACKET_SENT, 1);
+    check(ojo_close(t) == OJO_OK && live == 0, "allocation %u fails: %u not freed", fail_at, live);
+    check(count_files("staging") == 0, "allocation %u fails: staging/ is empty", fail_at);
+  }
+  check(opened && fail_at > 4, "all allocations were made to fail in turn");
+}
+
+static void test_extensions(void) {
+  static unsigned char bytes[8000];
+  ojo_desc d = desc_with_logger();
+  ojo_tracer *t = open_desc(&d);
+  static const size_t lengths[] = {0, 1, 24, 25, 48, 6119, 6120};
+  for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 7 + 1);
+  for (int round = 0; round < 40; round++) /* so that some don't fit a chunk's rest */
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+      ojo_record_ext(t, 1, 0x010000, i, bytes, lengths[i]);
+  ojo_record_ext(t, 1, 0x010000, 9, bytes, 6121);
+  ojo_record_ext(t, 1, 0x010000, 10, bytes, 24);
+  ojo_stats s = ojo_query_stats(t);
+  check(s.recorded == 281 && s.dropped == 1, "recorded %llu, dropped %llu", (unsigned long long)s.recorded,
+        (unsigned long long)s.dropped);
+  ojo_close(t);
+  size_t n = load(), at = 0;
+  check(n == 282, "%zu events", n);
+  for (size_t k = 0; k < n; k++) {
+    const check_event *e = &events[k];
+    if (e->type == OJO_EVENTS_DROPPED) {
+      uint32_t reason;
+      memcpy(&reason, e->extension + 16, 4);
+      check(e->payload == 1 && reason == OJO_DROP_EXTENSION_TOO_LONG, "too long: told, with its reason");
+      continue;
+    }
+    size_t length = at < 280 ? lengths[at % 7] : 24;
+    bool good = e->extension_bytes == (length + 23) / 24 * 24 && memcmp(e->extension, bytes, length) == 0;
+    for (size_t i = length; i < e->extension_bytes; i++) good = good && e->extension[i] == 0;
+    if (!good) check(false, "extension of %zu bytes, event %zu", length, at);
+    at++;
+  }
+  check(at == 281, "all extensions compared");
+}
+
+static void test_filters(void) {
+  ojo_desc d = desc_with_logger();
+  ojo_tracer *t = open_desc(&d);
+  ojo_enable(t, OJO_CATEGORY_STREAM);
+  ojo_record(t, 1, OJO_PACKET_SENT, 1);
+  ojo_record(t, 1, OJO_STREAM_OPENED, 2);
+  ojo_record(t, 1, 0x012345, 3);
+  uint32_t flow = ojo_flow_open(t, NULL); /* Meta is always on */
+  ojo_enable(t, OJO_CATEGORY_APPLICATION);
+  ojo_record(t, 1, 0x012345, 4);
+  ojo_record(t, 1, 0x7FFFFF, 5);
+  ojo_record(t, 1, OJO_STREAM_OPENED, 6);
+  ojo_enable(t, OJO_CATEGORY_ALL);
+  ojo_record(t, 1, 0xFF800000u | OJO_PACKET_SENT, 7); /* high bits are masked away */
+  ojo_record(t, 1, OJO_RUN, 8);                        /* the tracer's own types are not recorded */
+  ojo_record(t, 1, OJO_THREAD, 8);
+  ojo_record(t, 1, OJO_EVENTS_DROPPED, 8);
+  ojo_stats s = ojo_query_stats(t);
+  check(s.recorded == 5 && s.dropped == 0, "filtered calls are in no count: %llu", (unsigned long long)s.recorded);
+  ojo_close(t);
+  static const uint64_t expected[5] = {2, 0, 4, 5, 7};
+  size_t n = load();
+  check(n == 5, "%zu events", n);
+  for (size_t i = 0; i < n && i < 5; i++) check(events[i].payload == expected[i], "event %zu", i);
+  check(n > 1 && events[1].type == OJO_FLOW && events[1].flow == flow, "FLOW passed the mask");
+  check(n > 4 && events[4].type == OJO_PACKET_SENT && events[4].extension_bytes == 0, "type is masked");
+}
+
+static void test_sampling(void) {
+  static const unsigned ns[] = {0, 1, 2, 3, 10, 100, 1024, 5000};
+  for (size_t k = 0; k < sizeof ns / sizeof *ns; k++) {
+    ojo_desc d = desc_with_logger();
+    ojo_tracer *t = open_desc(&d);
+    unsigned kept = 0, torn = 0;
+    ojo_sample_flows(t, ns[k]);
+    for (uint32_t i = 0; i < 1024; i++) {
+      uint64_t before = ojo_query_stats(t).recorded, after;
+      uint32_t flow = ojo_flow_open(t, NULL), child = ojo_flow_child(flow, 64 + 4);
+      bool in = ojo_query_stats(t).recorded != before;
+      kept += in;
+      ojo_record(t, flow, OJO_PACKET_SENT, 1);
+      ojo_flow_stream(t, flow, 8);
+      ojo_record(t, child, OJO_OFFSET_SENT, 1);
+      after = ojo_query_stats(t).recorded;
+      torn += after - before != (in ? 5u : 0u);
+    }
+    unsigned wanted = ns[k] < 2 ? 1024 : 1024 / ns[k];
+    check(kept == wanted, "1 in %u: %u of 1,024 flows kept, not %u", ns[k], kept, wanted);
+    check(torn == 0, "1 in %u: %u flows kept in part", ns[k], torn);
+    uint64_t before = ojo_query_stats(t).recorded;
+    ojo_record(t, 0, OJO_PACKET_SENT, 1);
+    check(ojo_query_stats(t).recorded == before + 1, "flow 0 is always kept");
+    ojo_close(t);
+  }
+}
+
+/* Times: ticks, stamps and caller's ns agree with CLOCK_MONOTONIC within 1 us. */
+static void test_clock(ojo_clock clock) {
+  enum { EVENTS = 2000 };
+  static uint64_t before[EVENTS], after[EVENTS];
+  ojo_desc d = desc_with_logger();
+  d.clock = clock;
+  d.flush_interval_ms = 20;
+  ojo_tracer *t = open_desc(&d);
+  uint64_t start = t->core->pool->file.start_monotonic_ns, wrong = 0;
+  for (int i = 0; i < EVENTS; i++) {
+    before[i] = ojo__clock_ns(CLOCK_MONOTONIC);
+    if (i % 3 == 0) ojo_record(t, 1, OJO_PACKET_SENT, (uint64_t)i);
+    else if (i % 3 == 1) ojo_record_at(t, ojo_now(t), 1, OJO_PACKET_SENT, (uint64_t)i);
+    else ojo_record_at(t, before[i], 1, OJO_PACKET_SENT, (uint64_t)i);
+    after[i] = ojo__clock_ns(CLOCK_MONOTONIC);
+    if (i % 20 == 0) usleep(2000);
+  }
+  ojo_record_at(t, start - 1, 1, OJO_PACKET_ACKED, 0);
+  ojo_record_at(t, 0, 1, OJO_PACKET_ACKED, 0);
+  ojo_record_at(t, start + 12345, 1, OJO_PACKET_ACKED, 1);
+  ojo_close(t);
+  size_t n = load(), sent = 0;
+  check(n == EVENTS + 3, "%zu events", n);
+  for (size_t k = 0; k < n; k++) {
+    const check_event *e = &events[k];
+    if (e->type == OJO_PACKET_ACKED) {
+      check(e->ts == (e->payload ? 12345 : 0), "clock %d: a time %s the start", (int)clock, e->payload ? "after" : "before");
+      continue;
+    }
+    wrong += e->ts + start + 1000 < before[e->payload] || e->ts + start > after[e->payload] + 1000;
+    sent++;
+  }
+  check(sent == EVENTS && wrong == 0, "clock %d: %llu times are off by more than 1 us", (int)clock, (unsigned long long)wrong);
+}
+
+static void test_manual_clock(void) {
+  ojo_desc d = desc_with_logger();
+  d.clock = OJO_CLOCK_MANUAL;
+  d.no_thread = true;
+  ojo_tracer *t = open_desc(&d);
+  ojo_set_now(t, 100);
+  ojo_record(t, 1, OJO_PACKET_SENT, 0);
+  check(ojo_now(t) == 100, "now is what was set");
+  ojo_set_now(t, 250);
+  ojo_record_at(t, 200, 1, OJO_PACKET_SENT, 1);
+  ojo_record(t, 1, OJO_PACKET_SENT, 2);
+  check(count_files("output") == 0 && ojo_flush(t) == OJO_OK && count_files("output") == 1, "no_thread: ojo_flush writes");
+  ojo_close(t);
+  size_t n = load();
+  check(n == 3 && events[0].ts == 100 && events[1].ts == 200 && events[2].ts == 250, "manual times");
+}
+
+static void test_schema(void) {
+  ojo_type types[2] = {{0x010000, "quote\" back\\slash", "caf\xC3\xA9", "line\nbreak\ttab \x01", OJO_VALUE_TEXT},
+                       {0x7FFFFF, "bad\xFFutf\xC3", NULL, NULL, OJO_VALUE_RANGE}};
+  const char *expected =
+      "{\"events\":[{\"value\":65536,\"name\":\"quote\\\" back\\\\slash\",\"category\":\"caf\xC3\xA9\","
+      "\"description\":\"line\\u000abreak\\u0009tab \\u0001\",\"value_kind\":\"text\"},"
+      "{\"value\":8388607,\"name\":\"bad\xEF\xBF\xBDutf\xEF\xBF\xBD\",\"category\":\"Application\","
+      "\"description\":\"\",\"value_kind\":\"range\"}]}";
+  char file[512];
+  size_t size;
+  ojo_desc d = desc_with_logger();
+  d.types = types;
+  d.type_count = 2;
+  ojo_tracer *t = open_desc(&d);
+  ojo_record_ext(t, 1, 0x010000, 5, "hello", 5);
+  ojo_record_sized(t, 1, 0x7FFFFF, 1000, 50);
+  ojo_record_sized(t, 1, 0x7FFFFF, 1000, 1 << 20);
+  ojo_close(t);
+  char *data = check_load(check_only_file(dir, file, sizeof file), &size);
+  const ojo_file_header *h = (const ojo_file_header *)(const void *)data;
+  check(h->schema_bytes == strlen(expected) && memcmp(data + 144, expected, h->schema_bytes) == 0,
+        "schema is %.*s", (int)h->schema_bytes, data + 144);
+  check(h->header_bytes == 144 + (h->schema_bytes + 7) / 8 * 8, "header size");
+  check(h->schema_id == ojo__fnv1a(expected, strlen(expected)), "schema id");
+  free(data);
+  uint64_t end;
+  check(load() == 3 && events[1].has_size && events[1].size == 50, "a custom range, short");
+  memcpy(&end, events[2].extension, 8);
+  check(!events[2].has_size && end == 1000 + (1 << 20), "a custom range, long: its end");
+}
+
+/* BLOCK gives up after its time, and counts; writes that fail keep the pool full meanwhile. */
+static void test_block_timeout(void) {
+  struct rlimit limit, none;
+  ojo_desc d = desc_with_logger();
+  d.overflow = OJO_OVERFLOW_BLOCK;
+  d.block_timeout_ms = 50;
+  d.buffer_bytes = 256 << 10;
+  ojo_tracer *t = open_desc(&d);
+  getrlimit(RLIMIT_FSIZE, &limit);
+  none = limit;
+  none.rlim_cur = 0;
+  setrlimit(RLIMIT_FSIZE, &none);
+  uint64_t n = 0, start = 0, took = 0;
+  while (ojo_query_stats(t).dropped == 0 && n < 100000) {
+    start = ojo__clock_ns(CLOCK_MONOTONIC);
+    ojo_record(t, 1, OJO_PACKET_SENT, n++);
+    took = ojo__clock_ns(CLOCK_MONOTONIC) - start;
+  }
+  check(n == 4 * 2730 + 1, "dropped after %llu events", (unsigned long long)n);
+  check(took >= 50000000 && took < 2000000000, "the call waited %.0f ms", (double)took / 1e6);
+  setrlimit(RLIMIT_FSIZE, &limit);
+  check(ojo_close(t) == OJO_OK, "close once writing works again");
+  bool told = false;
+  size_t count = load();
+  for (size_t i = 0; i < count; i++)
+    if (events[i].type == OJO_EVENTS_DROPPED) {
+      uint32_t reason;
+      memcpy(&reason, events[i].extension + 16, 4);
+      told = events[i].payload == 1 && reason == OJO_DROP_BLOCK_TIMEOUT;
+    }
+  check(told && count == n, "told as block timeout");
+}
+
+/* Writing never works: close gives up, says how much was lost, and leaves no pool behind. */
+OJO__UNUSED static void test_close_gives_up(void) {
+  struct rlimit limit, none;
+  ojo_desc d = desc_with_logger();
+  ojo_tracer *t = open_desc(&d);
+  ojo_record(t, 1, OJO_PACKET_SENT, 1);
+  getrlimit(RLIMIT_FSIZE, &limit);
+  none = limit;
+  none.rlim_cur = 0;
+  setrlimit(RLIMIT_FSIZE, &none);
+  check(ojo_flush(t) == OJO_ERR_TIMEOUT, "flush gives up after 10 s");
+  ojo_result result = ojo_close(t);
+  setrlimit(RLIMIT_FSIZE, &limit);
+  check(result == OJO_ERR_IO && strstr(last_line, "1 events could not be written"), "close: %s", last_line);
+}
+
+static void test_batches(void) {
+  ojo_desc d = desc_with_logger();
+  d.flush_bytes = 100000;
+  d.flush_interval_ms = 50;
+  d.dir_mode = 0750;
+  d.file_mode = 0640;
+  d.sync = true;
+  ojo_tracer *t = open_desc(&d);
+  for (int i = 0; i < 20000; i++) ojo_record(t, 1, OJO_PACKET_SENT, (uint64_t)i);
+  for (int i = 0; i < 100 && ojo_query_stats(t).written < 20000; i++) usleep(20000);
+  check(ojo_query_stats(t).written == 20000, "written by the timer, with no flush");
+  unsigned files = count_files("output");
+  check(files >= 3 && files <= 6, "batches end at flush_bytes: %u files", files);
+  usleep(200000);
+  check(count_files("output") == files, "no batch when nothing happened");
+  check(ojo_query_stats(t).batches == files && ojo_query_stats(t).flush_ns_max > 0, "stats of batches");
+  ojo_close(t);
+  check(load() == 20000, "all events");
+}
+
+/* A pool whose process died goes at the next open; one whose process lives does not. */
+static void test_dead_pool(void) {
+  ojo_desc d = desc_with_logger();
+  char path[512];
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    ojo_tracer *t = NULL;
+    ojo_open(&t, &d);
+    ojo_record(t, 1, OJO_PACKET_SENT, 1);
+    kill(getpid(), SIGKILL);
+  }
+  waitpid(child, NULL, 0);
+  check(count_files("staging") == 1, "a killed tracer leaves its link");
+  snprintf(path, sizeof path, "%s/staging", dir);
+  int code;
+  char *pool = check_run(&code, "cat %s/pool_*.link", path);
+  pool[strcspn(pool, "\n")] = 0;
+  check(access(pool, F_OK) == 0, "and its pool %s", pool);
+  ojo_tracer *t = open_desc(&d), *other;
+  check(access(pool, F_OK) != 0, "open removes a dead pool");
+  check(count_files("staging") == 1, "and its link");
+  check(ojo_open(&other, &d) == OJO_OK && count_files("staging") == 2, "a live pool is left alone");
+  ojo_record(t, 1, OJO_PACKET_SENT, 1);
+  ojo_record(other, 1, OJO_PACKET_SENT, 2);
+  check(ojo_close(t) == OJO_OK && ojo_close(other) == OJO_OK && load() == 2, "two tracers on one directory");
+  free(pool);
+}
+
+/* A link that points elsewhere, a symlink: neither is followed. */
+static void test_planted_links(void) {
+  ojo_desc d = desc_with_logger();
+  char path[600], victim[512];
+  ojo_tracer *t = open_desc(&d);
+  ojo_close(t);
+  snprintf(victim, sizeof victim, "%s/victim", dir);
+  FILE *f = fopen(victim, "w");
+  fputs("precious", f);
+  fclose(f);
+  snprintf(path, sizeof path, "%s/staging/pool_0.link", dir);
+  f = fopen(path, "w");
+  fprintf(f, "/dev/shm/ojo_/../..%s\n", victim);
+  fclose(f);
+  snprintf(path, sizeof path, "%s/staging/pool_1.link", dir);
+  check(symlink(victim, path) == 0, "a symlink");
+  t = open_desc(&d);
+  check(access(victim, F_OK) == 0, "the victim is left alone");
+  ojo_close(t);
+  char real[600];
+  snprintf(path, sizeof path, "%s/output", dir);
+  snprintf(real, sizeof real, "%s/elsewhere", dir);
+  check(rename(path, real) == 0 && symlink("elsewhere", path) == 0, "output/ becomes a symlink");
+  check(ojo_open(&t, &d) != OJO_OK && !t, "a symlink in place of output/ is refused");
+  unlink(path);
+}
+
+/* exit() without ojo_close. */
+static void test_exit(void) {
+  ojo_desc d = desc_with_logger();
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    ojo_tracer *t = NULL;
+    ojo_open(&t, &d);
+    ojo_record(t, 1, OJO_PACKET_SENT, 1);
+    exit(0);
+  }
+  int status;
+  waitpid(child, &status, 0);
+  check(WIFEXITED(status) && load() == 1, "exit() closes open tracers");
+  check(count_files("staging") == 0, "and leaves no pool");
+}
+
+/* A smaller pool than asked for is a log line, not a failure. */
+static void test_small_memory(void) {
+  ojo_desc d = desc_with_logger();
+  d.buffer_bytes = (uint64_t)1 << 50;
+  ojo_tracer *t = open_desc(&d);
+  check(lines >= 1 && ojo_query_stats(t).buffer_bytes < d.buffer_bytes, "a pool of 1 PiB: %s", last_line);
+  ojo_record(t, 1, OJO_PACKET_SENT, 1);
+  check(ojo_close(t) == OJO_OK && load() == 1, "works");
+}
+
+static void test_adopt(void) {
+  ojo_desc d = desc_with_logger();
+  ojo_tracer *t = open_desc(&d), other;
+  check(ojo_adopt(t) == t, "the same version");
+  memset(&other, 0, sizeof other);
+  other.abi = OJO_ABI + 1;
+  fflush(stderr);
+  check(ojo_adopt(&other) == NULL && ojo_adopt(&other) == NULL, "another version (one line on stderr)");
+  ojo_close(t);
+}
+
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+/* In a process of its own: what the limit of its address space leaves, and how much memory it takes. */
+static unsigned long run_alone(const char *megabytes) {
+  int ends[2];
+  char text[64] = "";
+  fresh();
+  fflush(stdout);
+  if (pipe(ends)) abort();
+  pid_t child = fork();
+  if (child == 0) {
+    char *const arguments[] = {(char *)"/proc/self/exe", dir, (char *)(uintptr_t)megabytes, NULL};
+    dup2(ends[1], 1);
+    execv(arguments[0], arguments);
+    _exit(1);
+  }
+  close(ends[1]);
+  ssize_t got = read(ends[0], text, sizeof text - 1);
+  close(ends[0]);
+  waitpid(child, NULL, 0);
+  return got > 0 ? strtoul(text, NULL, 10) : 0;
+}
+#endif
+static int alone(const char *where, const char *megabytes) {
+  ojo_desc d;
+  ojo_tracer *t;
+  char text[4096];
+  memset(&d, 0, sizeof d);
+  d.dir = where;
+  if (*megabytes) {
+    struct rlimit limit = {(rlim_t)atoi(megabytes) << 20, (rlim_t)atoi(megabytes) << 20};
+    setrlimit(RLIMIT_AS, &limit);
+    d.logger.log = keep_line;
+  }
+  if (ojo_open(&t, &d) != OJO_OK || (*megabytes && lines == 0)) return 1;
+  ojo_record(t, 1, OJO_PACKET_SENT, 1);
+  ojo__read_text("/proc/self/status", text, sizeof text);
+  char *line = strstr(text, "VmRSS:");
+  printf("%lu\n", line ? strtoul(line + 6, NULL, 10) : 0);
+  return ojo_close(t) != OJO_OK;
+}
+static void test_alone(void) {
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+  unsigned long kib = run_alone("");
+  printf("resident after open with defaults and one event: %lu KiB\n", kib);
+  check(kib > 0 && kib < 5000, "resident: %lu KiB", kib);
+  check(run_alone("200") > 0 && load() == 1, "a limit of 200 MiB of address space: %s", last_line);
+#endif
+}
+
+int main(int argc, char **argv) {
+  if (argc == 3) return alone(argv[1], argv[2]);
+  test_off();
+  test_defaults();
+  test_bad_desc();
+  test_allocation_failures();
+  test_extensions();
+  test_filters();
+  test_sampling();
+  test_clock(OJO_CLOCK_AUTO);
+  test_clock(OJO_CLOCK_MONOTONIC);
+  test_manual_clock();
+  test_schema();
+  test_block_timeout();
+  test_batches();
+  test_dead_pool();
+  test_planted_links();
+  test_exit();
+  test_small_memory();
+  test_adopt();
+  test_alone();
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+  test_close_gives_up(); /* takes 20 s */
+#endif
+  check_remove(dir);
+  return check_end("api");
+}
