@@ -955,6 +955,7 @@ enum {
   OJO__CHUNKS_MIN = 4,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
+  OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
 enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.h> is not everywhere */
@@ -1001,7 +1002,8 @@ struct ojo__pool {
   char staging_name[64], output_name[64]; /* of open_batch; stored before it */
   uint64_t anchor_count;
   uint64_t open_batch, batch_published; /* from 1; see >>writer */
-  uint64_t line_free[8];  /* [0]: free chunks, [1]: those kept back for nested levels. A cache line */
+  uint64_t line_free[8];  /* [0]: free chunks, [1]: those kept back for nested levels, [2]: free ones whose
+                             pages were given back, [3]: how many these are. A cache line */
   uint64_t line_full[8];  /* [0]: index + 1 of the newest full chunk */
   uint64_t line_fresh[8]; /* [0]: chunks ever taken, [1]: populated ahead, [2]: of those kept back */
   uint64_t line_lease[8]; /* [0]: leases given, [1]: chunks in use, [2]: bytes queued */
@@ -1054,6 +1056,7 @@ struct ojo__core {
   uint32_t noted_count;
   uint32_t queue_head, queue_next, queue_tail; /* full chunks in order; before queue_next: in the batch */
   uint64_t batch_target, sequence;
+  uint64_t peak, peak_since; /* chunks in use, ns */
   uint64_t anchor_error;
   struct ojo__anchor from; /* the segment of the clock's line that is in use */
   uint64_t segment_ticks, segment_mult;
@@ -1319,6 +1322,14 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, int level) {
   uint32_t shared = core->chunk_count - core->nested_count, index = ojo__pop(core, &pool->line_free[0]);
   if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
     index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
+  if (index == OJO__NONE && (index = ojo__pop(core, &pool->line_free[2])) != OJO__NONE) {
+    if (!ojo__populate_chunk(core, index)) {
+      ojo__push(core, &pool->line_free[2], index);
+      index = OJO__NONE;
+    } else {
+      __atomic_fetch_sub(&pool->line_free[3], 1, __ATOMIC_RELAXED);
+    }
+  }
   if (index == OJO__NONE && level > 0) index = ojo__pop(core, &pool->line_free[1]);
   if (index == OJO__NONE && level > 0)
     index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
@@ -2235,11 +2246,35 @@ static void ojo__populate_ahead(struct ojo__core *core) {
     OJO__STORE(&pool->line_fresh[1], ready + 1);
 }
 
+/* Gives the pages of chunks back that a burst needed and nobody has since: beyond the peak of the last
+ * seconds and the reserve. In pieces, so that a pass stays short. */
+static void ojo__trim(struct ojo__core *core, uint64_t now) {
+  struct ojo__pool *pool = core->pool;
+  uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
+  if (in_use > core->peak) core->peak = in_use;
+  if (now - core->peak_since < (uint64_t)OJO__IDLE_MS * 1000000u) return;
+  uint64_t held = OJO__LOAD(&pool->line_fresh[0]) - OJO__PEEK(&pool->line_free[3]);
+  uint64_t keep = core->peak + core->desc.reserve_bytes / OJO__CHUNK_BYTES;
+  for (int piece = 0; held > keep && piece < 512; held--, piece++) {
+    uint32_t index = ojo__pop(core, &pool->line_free[0]);
+    if (index == OJO__NONE) break;
+    void *data = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
+    bool gone = madvise(data, OJO__CHUNK_BYTES, core->crash_safe ? MADV_REMOVE : MADV_DONTNEED) == 0;
+    ojo__push(core, &pool->line_free[gone ? 2 : 0], index);
+    if (!gone) break;
+    __atomic_fetch_add(&pool->line_free[3], 1, __ATOMIC_RELAXED);
+  }
+  if (held > keep) return; /* the rest at the next pass */
+  core->peak = in_use;
+  core->peak_since = now;
+}
+
 /* One pass: all that was committed before it began is in output/ when it returns true. */
 static bool ojo__pass(struct ojo__core *core) {
   uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
   bool ok = true;
   pthread_mutex_lock(&core->pass_lock);
+  ojo__trim(core, start);
   ojo__populate_ahead(core);
   ojo__gather(core);
   bool any = core->queue_next != OJO__NONE || core->noted_count || ojo__losses_pending(core);
@@ -2395,10 +2430,10 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
 }
 
 /* The pool of a tracer whose process is gone: nobody holds its lock. A link is only followed to a regular
- * file of our own uid in /dev/shm, never through a symlink. */
+ * file in /dev/shm that belongs to the directory's owner, never through a symlink. */
 static void ojo__remove_dead_pool(struct ojo__core *core, const char *link) {
   char text[160];
-  struct stat st;
+  struct stat st, owner;
   int fd = openat(core->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return;
   ssize_t got = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, text, sizeof text - 1) : -1;
@@ -2411,7 +2446,9 @@ static void ojo__remove_dead_pool(struct ojo__core *core, const char *link) {
     if (errno == ENOENT) unlinkat(core->staging_fd, link, 0);
     return;
   }
-  if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+  bool ours = fstat(core->staging_fd, &owner) == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+              st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
+  if (ours && flock(fd, LOCK_EX | LOCK_NB) == 0) {
     struct ojo__pool *pool = (struct ojo__pool *)malloc(sizeof *pool);
     if (pool && pread(fd, pool, sizeof *pool, 0) == (ssize_t)sizeof *pool) {
       pool->staging_name[sizeof pool->staging_name - 1] = 0;

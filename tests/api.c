@@ -517,6 +517,30 @@ static void test_small_memory(void) {
   check(ojo_close(t) == OJO_OK && load() == 1, "works");
 }
 
+/* A burst's chunks give their pages back once nobody has needed them for seconds. */
+static void test_idle_memory(void) {
+  ojo_desc d = desc_with_logger();
+  struct stat st;
+  d.buffer_bytes = 64u << 20;
+  d.flush_bytes = 1u << 30; /* so that the burst piles up */
+  d.flush_interval_ms = 100;
+  ojo_tracer *t = open_desc(&d);
+  uint64_t n = 0, peak = 0;
+  for (int burst = 0; burst < 2; burst++) {
+    for (uint64_t i = 0; i < 1500000; i++) ojo_record_at(t, i, 1, OJO_PACKET_SENT, n++);
+    if (!ojo_query_stats(t).crash_safe) break;
+    for (int i = 0; i < 50; i++) {
+      fstat(t->core->pool_fd, &st);
+      if ((uint64_t)st.st_blocks * 512 > peak) peak = (uint64_t)st.st_blocks * 512;
+      usleep(burst ? 1000 : 200000);
+      if (!burst && (uint64_t)st.st_blocks * 512 < 6u << 20) break;
+    }
+    if (!burst) check(peak > (16u << 20) && (uint64_t)st.st_blocks * 512 < 6u << 20, "pool of %llu MiB idles at %llu MiB",
+                      (unsigned long long)(peak >> 20), (unsigned long long)st.st_blocks >> 11);
+  }
+  check(ojo_query_stats(t).dropped == 0 && ojo_close(t) == OJO_OK && load() == n, "nothing lost over it");
+}
+
 static void test_adopt(void) {
   ojo_desc d = desc_with_logger();
   ojo_tracer *t = open_desc(&d), other;
@@ -596,6 +620,7 @@ int main(int argc, char **argv) {
   test_planted_links();
   test_exit();
   test_small_memory();
+  test_idle_memory();
   test_adopt();
   test_alone();
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
