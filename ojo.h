@@ -1008,6 +1008,8 @@ struct ojo__pool {
   uint64_t line_fresh[8]; /* [0]: chunks ever taken, [1]: populated ahead, [2]: of those kept back */
   uint64_t line_lease[8]; /* [0]: leases given, [1]: chunks in use, [2]: bytes queued */
   uint64_t threads_free, threads_fresh, thread_number;
+  uint64_t batches;         /* published, as files number them */
+  struct ojo__level nobody; /* losses of threads without an entry: thread 0's */
 };
 
 struct ojo__published { /* a batch in output/, for disk_bytes_max */
@@ -1066,9 +1068,7 @@ struct ojo__core {
   uint32_t logged;
   uint64_t retired_recorded, retired_lost;
   /* counts for ojo_query_stats: relaxed atomics */
-  uint64_t written, batches, bytes, write_errors, deleted, flush_ns_max;
-  uint64_t orphans, orphans_first, orphans_last, orphans_taken; /* lost by threads without an entry */
-  struct ojo__level nobody; /* flusher: thread 0's */
+  uint64_t written, bytes, write_errors, deleted, flush_ns_max;
 };
 
 /* Thread-local, beside ojo__hot. initial-exec for the same reason, and because other models allocate. */
@@ -1411,13 +1411,12 @@ static void ojo__lose(ojo_tracer *t, struct ojo__level *level, uint64_t raw, uin
   OJO__STORE(&level->attempts, level->attempts + count);
   OJO__STORE(&level->lost, level->lost + count);
 }
-/* Likewise where no marker is held: nested too deep (`level` is the thread's last), or no thread entry. */
-static void ojo__lose_shared(ojo_tracer *t, uint64_t *lost, uint64_t *first, uint64_t *last,
-                             const uint64_t *taken, uint64_t raw, uint64_t count) {
+/* Likewise where no marker is held: nested too deep, or no thread entry (pool->nobody). */
+static void ojo__lose_shared(ojo_tracer *t, struct ojo__level *level, uint64_t raw, uint64_t count) {
   if (!raw) raw = ojo__raw_now(t);
-  if (OJO__PEEK(lost) == OJO__LOAD(taken)) OJO__SET(first, raw);
-  OJO__SET(last, raw);
-  OJO__ADD(lost, count);
+  if (OJO__PEEK(&level->lost) == OJO__LOAD(&level->lost_taken)) OJO__SET(&level->lost_first, raw);
+  OJO__SET(&level->lost_last, raw);
+  OJO__ADD(&level->lost, count);
 }
 
 static struct ojo__context *ojo__find_context(const ojo_tracer *t) {
@@ -1654,13 +1653,8 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   }
   if (level == OJO__LEVELS) {
     struct ojo__context *context = ojo__find_context(t);
-    struct ojo__level *deep = context ? &context->thread->level[OJO__LEVELS] : NULL;
-    if (deep)
-      ojo__lose_shared(t, &deep->lost, &deep->lost_first, &deep->lost_last, &deep->lost_taken, r->raw,
-                       r->pair ? 2 : 1);
-    else
-      ojo__lose_shared(t, &t->core->orphans, &t->core->orphans_first, &t->core->orphans_last,
-                       &t->core->orphans_taken, r->raw, r->pair ? 2 : 1);
+    ojo__lose_shared(t, context ? &context->thread->level[OJO__LEVELS] : &t->core->pool->nobody, r->raw,
+                     r->pair ? 2 : 1);
     return;
   }
   *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */
@@ -1675,8 +1669,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
     }
     ojo__put(t, context, level, r);
   } else {
-    ojo__lose_shared(t, &t->core->orphans, &t->core->orphans_first, &t->core->orphans_last,
-                     &t->core->orphans_taken, r->raw, r->pair ? 2 : 1);
+    ojo__lose_shared(t, &t->core->pool->nobody, r->raw, r->pair ? 2 : 1);
   }
   OJO__COMPILER_BARRIER();
   *word = level == 0 && context ? generation : 0;
@@ -1980,9 +1973,9 @@ static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thre
 /* Thread 0's: losses of threads without an entry, and batches that must go for disk_bytes_max. Returns
  * how many of the oldest batches to delete once this one is published. */
 static size_t ojo__harvest_nobody(struct ojo__core *core) {
-  struct ojo__level *level = &core->nobody;
+  struct ojo__level *level = &core->pool->nobody;
   struct ojo__open_run run;
-  uint64_t orphans = OJO__LOAD(&core->orphans), events = 0, lost = 0, first = UINT64_MAX, last = 0;
+  uint64_t orphans = OJO__LOAD(&level->lost), events = 0, lost = 0, first = UINT64_MAX, last = 0;
   uint64_t limit = core->desc.disk_bytes_max, total = core->published_bytes;
   uint64_t size = core->batch.offset + core->buffer_used + 16 * OJO_SLOT_BYTES;
   size_t drop = 0;
@@ -2003,8 +1996,8 @@ static size_t ojo__harvest_nobody(struct ojo__core *core) {
   if (lost) ojo__run_lost(core, &run, 0, lost, first, last, OJO_DROP_POOL_FULL);
   if (orphans > level->lost_harvested) {
     uint64_t count = orphans - level->lost_harvested;
-    ojo__run_lost(core, &run, 0, count, ojo__to_ts(core, OJO__PEEK(&core->orphans_first)),
-                  ojo__to_ts(core, OJO__PEEK(&core->orphans_last)), OJO_DROP_THREAD_TABLE);
+    ojo__run_lost(core, &run, 0, count, ojo__to_ts(core, OJO__PEEK(&level->lost_first)),
+                  ojo__to_ts(core, OJO__PEEK(&level->lost_last)), OJO_DROP_THREAD_TABLE);
     level->lost_harvested = orphans;
   }
   ojo__run_end(core, &run, 0, 0, 0, 0, level->lost_harvested);
@@ -2082,7 +2075,7 @@ static void ojo__roll_back(struct ojo__core *core) {
   }
   for (uint64_t i = 0; i <= fresh; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
-      struct ojo__level *level = i == fresh ? &core->nobody : &core->threads[i].level[k];
+      struct ojo__level *level = i == fresh ? &core->pool->nobody : &core->threads[i].level[k];
       if (level->batch != number) continue;
       level->ordinal_harvested = level->ordinal_published;
       level->lost_harvested = level->lost_published;
@@ -2118,7 +2111,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   bool ok = ojo__buffer_write(core) && !b->error;
   uint64_t bytes = b->offset;
   header.flags |= OJO_FILE_COMPLETE;
-  header.batch = core->batches;
+  header.batch = pool->batches;
   header.slot_count = b->slots;
   header.first_ts = b->first_ts == UINT64_MAX ? 0 : b->first_ts;
   header.last_ts = b->last_ts;
@@ -2139,7 +2132,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   OJO__STORE(&pool->batch_published, b->number);
   if (core->desc.sync) fsync(core->output_fd);
   OJO__SET(&core->written, core->written + b->events);
-  OJO__SET(&core->batches, core->batches + 1);
+  OJO__SET(&pool->batches, pool->batches + 1);
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
   ojo__remember(core, drop, bytes);
@@ -2205,7 +2198,7 @@ static bool ojo__losses_pending(struct ojo__core *core) {
   for (uint64_t i = 0; i < fresh; i++)
     for (int k = 0; OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++)
       if (OJO__LOAD(&core->threads[i].level[k].lost) > core->threads[i].level[k].lost_harvested) return true;
-  return OJO__LOAD(&core->orphans) > core->nobody.lost_harvested;
+  return OJO__LOAD(&core->pool->nobody.lost) > core->pool->nobody.lost_harvested;
 }
 
 /* Entries of threads that are gone and wholly written may be used again. */
@@ -2233,7 +2226,7 @@ static void ojo__retire_threads(struct ojo__core *core) {
                                         (head & ~(uint64_t)OJO__LIST_INDEX) | (i + 1), true,
                                         __ATOMIC_RELEASE, __ATOMIC_RELAXED));
   }
-  OJO__STORE(&core->orphans_taken, core->nobody.lost_harvested);
+  OJO__STORE(&pool->nobody.lost_taken, pool->nobody.lost_harvested);
 }
 
 /* Keeps reserve_bytes of never-used chunks populated ahead of the recorders, who would stop for it. */
@@ -2301,7 +2294,7 @@ static bool ojo__pass(struct ojo__core *core) {
       ok = ojo__batch_room(core);
       if (ok) ojo__harvest_losses(core, thread, k);
     }
-  if (ok && OJO__LOAD(&core->orphans) > core->nobody.lost_harvested) ok = ojo__batch_room(core);
+  if (ok && OJO__LOAD(&core->pool->nobody.lost) > core->pool->nobody.lost_harvested) ok = ojo__batch_room(core);
   if (ok && core->batch.number) ok = ojo__batch_end(core);
   if (ok && any) ojo__retire_threads(core);
   pthread_mutex_unlock(&core->pass_lock);
@@ -2939,7 +2932,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   uint64_t ends[2] = {OJO__LOAD(&pool->line_fresh[0]), shared + OJO__LOAD(&pool->line_fresh[2])};
   pthread_mutex_lock(&core->retire_lock);
   s.recorded = core->retired_recorded;
-  s.dropped = core->retired_lost + OJO__LOAD(&core->orphans);
+  s.dropped = core->retired_lost + OJO__LOAD(&core->pool->nobody.lost);
   uint64_t threads = OJO__LOAD(&pool->threads_fresh);
   for (uint64_t i = 0; i < threads; i++) {
     struct ojo__thread *thread = &core->threads[i];
@@ -2955,7 +2948,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
       if ((OJO__LOAD(&core->chunks[i].lease) & 3) == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags))
         s.recorded += ojo__chunk_events(&core->chunks[i]);
   s.written = OJO__PEEK(&core->written);
-  s.batches = OJO__PEEK(&core->batches);
+  s.batches = OJO__PEEK(&pool->batches);
   s.bytes = OJO__PEEK(&core->bytes);
   s.write_errors = OJO__PEEK(&core->write_errors);
   s.deleted = OJO__PEEK(&core->deleted);
