@@ -471,6 +471,10 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t);
 OJO_API ojo_stats ojo_query_stats(ojo_tracer *t); /* zeros for NULL. Thread-safe; walks the pool's headers */
 OJO_API ojo_desc ojo_query_desc(ojo_tracer *t);   /* what is in force, defaults filled in; no types */
 OJO_API const char *ojo_result_string(ojo_result result); /* never NULL */
+/* Writes what tracers of processes that died left in their pools into DIR/output/, each event exactly
+ * once, and removes the pools. Live tracers, also other recoverers at the same time, are not disturbed.
+ * OJO_OK too when there is nothing to do. ojo_open does this for its directory. Thread-safe. */
+OJO_API ojo_result ojo_recover(const char *dir);
 /* A library calls this on a tracer that its caller made: t, or NULL (and one log line to stderr) if the
  * caller's ojo.h is another version. */
 OJO_API ojo_tracer *ojo_adopt(ojo_tracer *t);
@@ -669,6 +673,7 @@ OJO__NOTHING(ojo_tracer *ojo_adopt(ojo_tracer *t)) { return (void)t, (ojo_tracer
 OJO__NOTHING(void ojo_enable(ojo_tracer *t, uint32_t mask)) { (void)t, (void)mask; }
 OJO__NOTHING(void ojo_sample_flows(ojo_tracer *t, uint32_t n)) { (void)t, (void)n; }
 OJO__NOTHING(void ojo_set_now(ojo_tracer *t, uint64_t ns)) { (void)t, (void)ns; }
+OJO__NOTHING(ojo_result ojo_recover(const char *dir)) { return (void)dir, OJO_OK; }
 OJO__NOTHING(uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc)) { return (void)t, (void)desc, 1; }
 OJO__NOTHING(uint64_t ojo_now(const ojo_tracer *t)) { return (void)t, 0; }
 OJO__NOTHING(void ojo_record(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload)) {
@@ -956,6 +961,7 @@ enum {
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
+  OJO__POOL_VERSION = 1,    /* changes with any struct of the pool */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
 enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.h> is not everywhere */
@@ -1008,7 +1014,8 @@ struct ojo__pool {
   uint64_t line_fresh[8]; /* [0]: chunks ever taken, [1]: populated ahead, [2]: of those kept back */
   uint64_t line_lease[8]; /* [0]: leases given, [1]: chunks in use, [2]: bytes queued */
   uint64_t threads_free, threads_fresh, thread_number;
-  uint64_t batches;         /* published, as files number them */
+  uint64_t batches;         /* published: the next file's number */
+  uint64_t last_number;     /* of the file that is being renamed, or was last: a crash in between shows */
   struct ojo__level nobody; /* losses of threads without an entry: thread 0's */
 };
 
@@ -1044,7 +1051,7 @@ struct ojo__core {
   uint32_t chunk_count, nested_count; /* the last nested_count chunks are for nested levels under BLOCK */
   int pool_fd, lock_fd, staging_fd, output_fd;
   char pool_path[128], link_name[64];
-  bool crash_safe, closing;
+  bool crash_safe, closing, recovering;
   pid_t pid;
   pthread_t thread;
   pthread_mutex_t pass_lock, retire_lock;
@@ -1864,7 +1871,8 @@ static void ojo__run_end(struct ojo__core *core, struct ojo__open_run *run, uint
   head->last_ts = run->greatest;
   head->tid = tid;
   head->events = (uint32_t)run->events;
-  head->flags = (uint16_t)((run->unsorted ? OJO_RUN_UNSORTED : 0) | (level ? OJO_RUN_HANDLER : 0));
+  head->flags = (uint16_t)((run->unsorted ? OJO_RUN_UNSORTED : 0) | (level ? OJO_RUN_HANDLER : 0) |
+                           (core->recovering ? OJO_RUN_RECOVERED : 0));
   head->level = (uint16_t)level;
   head->lost_before = lost_before;
   if (core->desc.checksums) head->crc = ojo__crc32c(0, slot + 3, bytes);
@@ -2081,6 +2089,7 @@ static void ojo__roll_back(struct ojo__core *core) {
       level->lost_harvested = level->lost_published;
     }
   core->queue_next = core->queue_head;
+  pool->last_number = pool->batches - 1;
   if (core->batch.fd >= 0) close(core->batch.fd);
   if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
   core->batch.fd = -1;
@@ -2110,8 +2119,8 @@ static bool ojo__batch_end(struct ojo__core *core) {
   ojo_file_header header = pool->file;
   bool ok = ojo__buffer_write(core) && !b->error;
   uint64_t bytes = b->offset;
-  header.flags |= OJO_FILE_COMPLETE;
-  header.batch = pool->batches;
+  header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | (core->recovering ? OJO_FILE_RECOVERED : 0));
+  header.batch = pool->last_number = pool->batches;
   header.slot_count = b->slots;
   header.first_ts = b->first_ts == UINT64_MAX ? 0 : b->first_ts;
   header.last_ts = b->last_ts;
@@ -2422,53 +2431,277 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
   return error == EACCES || error == EPERM ? OJO_ERR_PERMISSION : OJO_ERR_IO;
 }
 
-/* The pool of a tracer whose process is gone: nobody holds its lock. A link is only followed to a regular
- * file in /dev/shm that belongs to the directory's owner, never through a symlink. */
-static void ojo__remove_dead_pool(struct ojo__core *core, const char *link) {
-  char text[160];
-  struct stat st, owner;
-  int fd = openat(core->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return;
-  ssize_t got = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, text, sizeof text - 1) : -1;
-  close(fd);
-  text[got > 0 ? got : 0] = 0;
-  text[strcspn(text, "\n")] = 0;
-  if (got <= 0 || strncmp(text, "/dev/shm/ojo_", 13) != 0 || strchr(text + 9, '/')) return;
-  fd = open(text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) { /* a reboot emptied /dev/shm. (A live owner made the pool before the link) */
-    if (errno == ENOENT) unlinkat(core->staging_fd, link, 0);
-    return;
-  }
-  bool ours = fstat(core->staging_fd, &owner) == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-              st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
-  if (ours && flock(fd, LOCK_EX | LOCK_NB) == 0) {
-    struct ojo__pool *pool = (struct ojo__pool *)malloc(sizeof *pool);
-    if (pool && pread(fd, pool, sizeof *pool, 0) == (ssize_t)sizeof *pool) {
-      pool->staging_name[sizeof pool->staging_name - 1] = 0;
-      if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
-        unlinkat(core->staging_fd, pool->staging_name, 0); /* its unfinished batch */
-    }
-    free(pool);
-    ojo__log(core, "removed the pool of a tracer that did not close: %s", text);
-    unlink(text);
-    unlinkat(core->staging_fd, link, 0);
-  }
-  close(fd);
+/* ---- >>recover ---------------------------------------------------------------------------------- */
+
+/* A dead tracer's pool is finished by its own protocol: what its open batch had taken is rolled back,
+ * unless that batch was renamed, and then we are its flusher for one last batch. This needs no state of
+ * its own: a recoverer that is killed leaves a pool to which the same applies, and two are kept apart by
+ * the pool's lock. The pool's contents are not trusted: every index and length is checked before use. */
+
+static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
+  const ojo_file_header *file = &pool->file;
+  uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
+  if (memcmp(pool->magic, "ojopool", 8) != 0 || pool->version != OJO__POOL_VERSION) return false;
+  if (file->header_bytes < sizeof *file || file->header_bytes > 1u << 30 || file->header_bytes % 8 ||
+      file->schema_bytes > file->header_bytes - sizeof *file)
+    return false;
+  uint64_t anchors = ojo__round_up(schema + file->header_bytes - sizeof *file, 4096);
+  uint64_t threads = ojo__round_up(anchors + OJO__ANCHORS_MAX * sizeof(struct ojo__anchor), 4096);
+  uint64_t chunks = ojo__round_up(threads + OJO__THREADS_MAX * sizeof(struct ojo__thread), 4096);
+  uint64_t data = ojo__round_up(chunks + count * sizeof(struct ojo__chunk), OJO__CHUNK_BYTES);
+  if (pool->schema_at != schema || pool->anchors_at != anchors || pool->threads_at != threads ||
+      pool->chunks_at != chunks || pool->data_at != data || count >= OJO__LIST_INDEX ||
+      pool->bytes != data + count * OJO__CHUNK_BYTES || pool->bytes != file_bytes)
+    return false;
+  if (pool->threads_fresh > OJO__THREADS_MAX || pool->anchor_count > OJO__ANCHORS_MAX) return false;
+  const struct ojo__anchor *a = (const struct ojo__anchor *)(const void *)((const char *)pool + anchors);
+  for (uint64_t i = 1; i < pool->anchor_count; i++)
+    if (a[i].tick <= a[i - 1].tick || a[i].ns <= a[i - 1].ns) return false;
+  return true;
 }
-static void ojo__remove_dead_pools(struct ojo__core *core) {
-  int copy = openat(core->staging_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+/* Was the batch published whose number a chunk or level bears? If it is the open one, its file in staging/
+ * tells: gone, or (without renameat2) with a second link in output/. */
+static bool ojo__batch_done(struct ojo__core *dead, uint64_t number) {
+  struct ojo__pool *pool = dead->pool;
+  struct stat st;
+  if (number <= pool->batch_published || number < pool->open_batch) return true;
+  if (fstatat(dead->staging_fd, pool->staging_name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
+  return st.st_nlink > 1;
+}
+
+/* How far a chunk's events are sound: all that was committed, unless somebody else wrote to the pool. */
+static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk) {
+  const unsigned char *base = dead->data + (uint64_t)(chunk - dead->chunks) * OJO__CHUNK_BYTES;
+  uint64_t at = chunk->harvested, end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
+  if (end > OJO__CHUNK_LIMIT || at > end || end % OJO_SLOT_BYTES || at % OJO_SLOT_BYTES) return 0;
+  while (at < end) {
+    uint32_t type;
+    memcpy(&type, base + at + offsetof(ojo_event, type), sizeof type);
+    uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + (type >> OJO_EXTENSION_SHIFT));
+    if (size > end - at) break;
+    at += size;
+  }
+  return at;
+}
+
+struct ojo__found {
+  uint32_t thread, level, index;
+  uint64_t ordinal;
+};
+static int ojo__by_ordinal(const void *a, const void *b) {
+  const struct ojo__found *x = (const struct ojo__found *)a, *y = (const struct ojo__found *)b;
+  if (x->thread != y->thread) return x->thread < y->thread ? -1 : 1;
+  if (x->level != y->level) return x->level < y->level ? -1 : 1;
+  return x->ordinal < y->ordinal ? -1 : x->ordinal > y->ordinal;
+}
+
+/* Rolls back, and lists the chunks that still hold events. */
+static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *found) {
+  struct ojo__pool *pool = dead->pool;
+  bool done = ojo__batch_done(dead, pool->open_batch);
+  uint32_t count = 0;
+  for (uint64_t i = 0; i <= pool->threads_fresh; i++)
+    for (int k = 0; k <= OJO__LEVELS; k++) {
+      struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
+      if (level->batch < pool->open_batch || done) continue;
+      level->ordinal_harvested = level->ordinal_published;
+      level->lost_harvested = level->lost_published;
+    }
+  for (uint32_t i = 0; i < dead->chunk_count; i++) {
+    struct ojo__chunk *chunk = &dead->chunks[i];
+    uint64_t state = OJO__LOAD(&chunk->lease) & 3; /* pairs with ojo__change's release */
+    if (state != OJO__LEASED && state != OJO__FULL) continue;
+    if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
+    if (chunk->batch >= pool->open_batch && !done) OJO__STORE(&chunk->harvested, chunk->published);
+    if (ojo__chunk_sound(dead, chunk) <= chunk->harvested) continue;
+    found[count].thread = dead->threads[chunk->thread].number;
+    found[count].level = chunk->level;
+    found[count].index = i;
+    found[count++].ordinal = chunk->ordinal;
+  }
+  qsort(found, count, sizeof *found, ojo__by_ordinal);
+  if (done && pool->open_batch) pool->batches = pool->last_number + 1;
+  else pool->last_number = pool->batches - 1;
+  /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
+  pool->staging_name[sizeof pool->staging_name - 1] = 0;
+  if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
+    unlinkat(dead->staging_fd, pool->staging_name, 0);
+  return count;
+}
+
+/* Writes a dead pool's events as one batch. False: they can't be written now; the pool stays. */
+static bool ojo__recover_write(struct ojo__core *dead) {
+  struct ojo__pool *pool = dead->pool;
+  struct ojo__found *found = (struct ojo__found *)malloc((dead->chunk_count + 1) * sizeof *found);
+  dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
+  bool ok = found && dead->buffer;
+  uint32_t count = ok ? ojo__recover_list(dead, found) : 0;
+  if (ok && (count || ojo__losses_pending(dead))) {
+    ojo__anchor_take(dead); /* ticks since the last pass lie before it */
+    ok = ojo__batch_room(dead);
+    for (uint32_t i = 0; ok && i < count; i++) {
+      struct ojo__chunk *chunk = &dead->chunks[found[i].index];
+      ojo__harvest(dead, chunk, ojo__chunk_sound(dead, chunk));
+    }
+    for (uint64_t i = 0; ok && i < pool->threads_fresh; i++)
+      for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
+        ojo__harvest_losses(dead, &dead->threads[i], k);
+    ok = ok && ojo__batch_end(dead);
+  }
+  free(found);
+  free(dead->buffer);
+  return ok;
+}
+
+/* Recovers the pool that a link in staging/ names, if its owner is dead: nobody holds its lock. A link is
+ * only followed to a regular file in /dev/shm that belongs to the directory's owner, never through a
+ * symlink. Not OJO_OK: what is in it could not be written. */
+static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) {
+  char path[160];
+  struct stat st, owner;
+  ojo_result result = OJO_OK;
+  int fd = openat(opener->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return OJO_OK;
+  ssize_t got = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, path, sizeof path - 1) : -1;
+  close(fd);
+  path[got > 0 ? got : 0] = 0;
+  path[strcspn(path, "\n")] = 0;
+  if (got == 0 && strlen(link) == 42) { /* its owner died before it wrote the name, which the link's implies */
+    uint8_t boot[16];
+    char boot_hex[33];
+    ojo__boot_id(boot);
+    ojo__hex(boot_hex, boot, 16);
+    snprintf(path, sizeof path, "/dev/shm/ojo_%s_%.32s", boot_hex, link + 5);
+  }
+  if (got < 0 || strncmp(path, "/dev/shm/ojo_", 13) != 0 || strchr(path + 9, '/')) return OJO_OK;
+  int lock = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (lock < 0) { /* a reboot emptied /dev/shm, or a recoverer died here. (A live owner has made its pool) */
+    if (errno == ENOENT) unlinkat(opener->staging_fd, link, 0);
+    return OJO_OK;
+  }
+  bool ours = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0 && S_ISREG(st.st_mode) &&
+              st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
+  /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
+  if (!ours || flock(lock, LOCK_EX | LOCK_NB) != 0 || fstat(lock, &st) != 0 || st.st_nlink == 0) {
+    close(lock);
+    return OJO_OK;
+  }
+  fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK); /* mapped: not the description that locks */
+  struct ojo__pool *pool = NULL;
+  void *map = MAP_FAILED;
+  if (fd >= 0 && (uint64_t)st.st_size >= sizeof *pool)
+    map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (fd >= 0) close(fd);
+  if (map != MAP_FAILED) pool = (struct ojo__pool *)map;
+  struct ojo__core *dead = (struct ojo__core *)calloc(1, sizeof *dead);
+  ojo_tracer t;
+  memset(&t, 0, sizeof t);
+  if (pool && dead && ojo__pool_sound(pool, (uint64_t)st.st_size)) {
+    t.clock = pool->file.clock;
+    dead->t = &t;
+    dead->desc = opener->desc;
+    dead->desc.disk_bytes_max = 0;
+    dead->desc.flush_bytes = dead->batch_target = UINT64_MAX; /* one batch */
+    dead->desc.checksums = (pool->file.flags & OJO_FILE_CHECKSUMS) != 0;
+    dead->dir = opener->dir;
+    dead->staging_fd = opener->staging_fd;
+    dead->output_fd = opener->output_fd;
+    dead->recovering = true;
+    dead->sequence = pool->open_batch; /* names go on where the dead one's ended */
+    dead->pool = pool;
+    dead->chunk_count = pool->chunk_count;
+    dead->anchors = (struct ojo__anchor *)(void *)((char *)map + pool->anchors_at);
+    dead->threads = (struct ojo__thread *)(void *)((char *)map + pool->threads_at);
+    dead->chunks = (struct ojo__chunk *)(void *)((char *)map + pool->chunks_at);
+    dead->data = (unsigned char *)map + pool->data_at;
+    dead->queue_head = dead->queue_next = dead->queue_tail = OJO__NONE;
+    dead->batch.fd = -1;
+    if (!ojo__recover_write(dead)) result = OJO_ERR_IO;
+    else
+      ojo__log(opener, "recovered %llu events of process %u, which did not close its tracer, into %s/output",
+               (unsigned long long)dead->written, (unsigned)pool->file.pid, opener->dir);
+  } else if (st.st_size == 0 || (pool && dead && pool->magic[0] == 0)) {
+    result = OJO_OK; /* its owner died while it opened: there are no events */
+  } else if (pool && dead) {
+    ojo__log(opener, "%s is no pool of this version of ojo.h: left alone", path);
+    result = OJO_ERR_FORMAT;
+  } else {
+    ojo__log(opener, "can't map the pool %s: %s", path, strerror(errno));
+    result = OJO_ERR_IO;
+  }
+  if (result == OJO_OK) {
+    unlink(path);
+    unlinkat(opener->staging_fd, link, 0);
+  }
+  free(dead);
+  if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
+  close(lock);
+  return result;
+}
+
+/* Removes pools without a link: their owners died between the creation of the two, and recorded nothing.
+ * Those being created now are told by their age. */
+static void ojo__remove_unborn(void) {
+  DIR *dir = opendir("/dev/shm");
+  struct stat st;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    char magic = 1;
+    if (strncmp(entry->d_name, "ojo_", 4) != 0 || strlen(entry->d_name) != 69) continue;
+    int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) continue;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_ctime + 2 < now.tv_sec &&
+        flock(fd, LOCK_EX | LOCK_NB) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)))
+      unlinkat(dirfd(dir), entry->d_name, 0);
+    close(fd);
+  }
+  if (dir) closedir(dir);
+}
+
+static ojo_result ojo__recover_all(struct ojo__core *opener) {
+  int copy = openat(opener->staging_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+  ojo_result result = OJO_OK;
   if (!dir) {
     if (copy >= 0) close(copy);
-    return;
+    return OJO_ERR_IO;
   }
+  ojo__remove_unborn();
   for (struct dirent *entry; (entry = readdir(dir));) {
     size_t length = strlen(entry->d_name);
-    if (strncmp(entry->d_name, "pool_", 5) == 0 && length > 5 && strcmp(entry->d_name + length - 5, ".link") == 0)
-      ojo__remove_dead_pool(core, entry->d_name);
+    if (strncmp(entry->d_name, "pool_", 5) != 0 || length < 10 || strcmp(entry->d_name + length - 5, ".link") != 0)
+      continue;
+    ojo_result one = ojo__recover_link(opener, entry->d_name);
+    if (one != OJO_OK) result = one;
   }
   closedir(dir);
+  return result;
 }
+
+OJO_API ojo_result ojo_recover(const char *path) {
+  struct ojo__core *opener;
+  struct stat st;
+  ojo_result result = OJO_ERR_MEMORY;
+  if (!path || !*path) return OJO_ERR_ARGUMENT;
+  if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return OJO_ERR_NOT_FOUND;
+  opener = (struct ojo__core *)calloc(1, sizeof *opener);
+  if (!opener) return result;
+  opener->desc.file_mode = 0600;
+  opener->desc.dir_mode = 0700;
+  opener->staging_fd = opener->output_fd = -1;
+  opener->dir = strdup(path);
+  if (opener->dir) result = ojo__open_dirs(opener);
+  if (result == OJO_OK) result = ojo__recover_all(opener);
+  if (opener->staging_fd >= 0) close(opener->staging_fd);
+  if (opener->output_fd >= 0) close(opener->output_fd);
+  free(opener->dir);
+  free(opener);
+  return result;
+}
+
+/* ---- >>map -------------------------------------------------------------------------------------- */
 
 /* What the tmpfs and the limits of memory leave for the pool. 0: not on tmpfs. */
 static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *tmpfs) {
@@ -2493,6 +2726,17 @@ static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *t
   return bytes;
 }
 
+/* The link in staging/ by which a dead pool is found. */
+static void ojo__pool_link(struct ojo__core *core) {
+  char text[160];
+  int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
+  int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0 || write(fd, text, (size_t)n) != n)
+    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir,
+             core->link_name, strerror(errno));
+  if (fd >= 0) close(fd);
+}
+
 /* Creates the pool's file and takes the lock that says "alive": on an open of its own that is never mapped,
  * because a mapping would keep the description, and so the lock, alive in a fork child. */
 static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const uint8_t trace[16],
@@ -2505,12 +2749,16 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
   core->pool_fd = open(core->pool_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (core->pool_fd < 0) return false;
   core->lock_fd = open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-  return core->lock_fd >= 0 && flock(core->lock_fd, LOCK_EX | LOCK_NB) == 0 &&
-         ftruncate(core->pool_fd, (off_t)bytes) == 0;
+  if (core->lock_fd < 0 || flock(core->lock_fd, LOCK_EX | LOCK_NB) != 0) return false;
+  ojo__pool_link(core); /* once it is locked; and at once, lest a crash leave a pool that nobody finds */
+  return ftruncate(core->pool_fd, (off_t)bytes) == 0;
 }
 
 static void ojo__pool_file_drop(struct ojo__core *core) {
-  if (core->pool_fd >= 0 || core->lock_fd >= 0) unlink(core->pool_path);
+  if (core->pool_fd >= 0) { /* the link last: it is how the pool is found */
+    unlink(core->pool_path);
+    unlinkat(core->staging_fd, core->link_name, 0);
+  }
   if (core->pool_fd >= 0) close(core->pool_fd);
   if (core->lock_fd >= 0) close(core->lock_fd);
   core->pool_fd = core->lock_fd = -1;
@@ -2586,8 +2834,7 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
   core->chunks = (struct ojo__chunk *)(void *)((unsigned char *)at + chunks);
   core->data = (unsigned char *)at + data;
   struct ojo__pool *pool = core->pool;
-  memcpy(pool->magic, "ojopool", 8);
-  pool->version = 1;
+  pool->version = OJO__POOL_VERSION;
   pool->chunk_count = core->chunk_count;
   pool->bytes = core->map_bytes;
   pool->anchors_at = anchors;
@@ -2596,18 +2843,10 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
   pool->data_at = data;
   pool->schema_at = schema;
   pool->file = *file;
+  pool->last_number = UINT64_MAX;
+  OJO__COMPILER_BARRIER();
+  memcpy(pool->magic, "ojopool", 8); /* last: from here on a recoverer takes it for a pool */
   return true;
-}
-
-/* The link in staging/ by which a dead pool is found. Written once the pool is locked. */
-static void ojo__pool_link(struct ojo__core *core) {
-  char text[160];
-  int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
-  int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0 || write(fd, text, (size_t)n) != n)
-    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir,
-             core->link_name, strerror(errno));
-  if (fd >= 0) close(fd);
 }
 
 /* JSON text of a string, into out (room for 6 bytes a byte). Invalid UTF-8 becomes U+FFFD. */
@@ -2743,7 +2982,6 @@ static void ojo__release(struct ojo__core *core) {
   if (core->pool && mmap((void *)core->pool, core->map_bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     ojo__log(core, "can't give the pool's memory back: %s", strerror(errno));
-  if (core->link_name[0] && core->crash_safe) unlinkat(core->staging_fd, core->link_name, 0);
   ojo__pool_file_drop(core);
   if (core->staging_fd >= 0) close(core->staging_fd);
   if (core->output_fd >= 0) close(core->output_fd);
@@ -2839,7 +3077,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   if (result == OJO_OK) result = ojo__make_schema(core, desc, &schema_bytes);
   if (result != OJO_OK) return result;
   core->desc.types = NULL;
-  ojo__remove_dead_pools(core);
+  ojo__recover_all(core);
   ojo__make_header(core, &file, schema_bytes);
   uint64_t bytes = ojo__pool_bytes(core, desc->buffer_bytes, &tmpfs);
   if (!ojo__pool_map(core, bytes, file.header_bytes - sizeof file, tmpfs, &file)) return OJO_ERR_MEMORY;
@@ -2857,7 +3095,6 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   core->t->core = core;
   ojo__anchor_take(core);
   ojo__populate_ahead(core);
-  if (core->crash_safe) ojo__pool_link(core);
   ojo__random(&core->t->generation, sizeof core->t->generation);
   core->t->generation |= OJO__NS_BIT; /* bit 63 tells it from a marker, a frame's address */
   if (!core->desc.no_thread) {

@@ -434,19 +434,24 @@ static void test_batches(void) {
   check(load() == 20000, "all events");
 }
 
-/* A pool whose process died goes at the next open; one whose process lives does not. */
-static void test_dead_pool(void) {
-  ojo_desc d = desc_with_logger();
-  char path[512];
+/* A pool whose process died is recovered at the next open; one whose process lives is left alone. */
+static void die_with_events(const ojo_desc *d, uint64_t written, uint64_t pending) {
   fflush(stdout);
   pid_t child = fork();
   if (child == 0) {
     ojo_tracer *t = NULL;
-    ojo_open(&t, &d);
-    ojo_record(t, 1, OJO_PACKET_SENT, 1);
+    ojo_open(&t, d);
+    for (uint64_t i = 0; i < written; i++) ojo_record(t, 1, OJO_PACKET_SENT, i);
+    ojo_flush(t);
+    for (uint64_t i = 0; i < pending; i++) ojo_record(t, 1, OJO_PACKET_SENT, written + i);
     kill(getpid(), SIGKILL);
   }
   waitpid(child, NULL, 0);
+}
+static void test_dead_pool(void) {
+  ojo_desc d = desc_with_logger();
+  char path[512], file[512];
+  die_with_events(&d, 1, 0);
   check(count_files("staging") == 1, "a killed tracer leaves its link");
   snprintf(path, sizeof path, "%s/staging", dir);
   int code;
@@ -457,10 +462,31 @@ static void test_dead_pool(void) {
   check(access(pool, F_OK) != 0, "open removes a dead pool");
   check(count_files("staging") == 1, "and its link");
   check(ojo_open(&other, &d) == OJO_OK && count_files("staging") == 2, "a live pool is left alone");
+  check(ojo_recover(dir) == OJO_OK && count_files("staging") == 2, "by ojo_recover too");
   ojo_record(t, 1, OJO_PACKET_SENT, 1);
   ojo_record(other, 1, OJO_PACKET_SENT, 2);
-  check(ojo_close(t) == OJO_OK && ojo_close(other) == OJO_OK && load() == 2, "two tracers on one directory");
+  check(ojo_close(t) == OJO_OK && ojo_close(other) == OJO_OK && load() == 3, "two tracers on one directory");
   free(pool);
+  check(ojo_recover(dir) == OJO_OK && load() == 3, "nothing to recover is no error");
+  check(ojo_recover("/nonexistent") == OJO_ERR_NOT_FOUND, "no such directory");
+
+  d = desc_with_logger();
+  die_with_events(&d, 5000, 7000);
+  check(load() == 5000, "what was flushed before the crash");
+  check(ojo_recover(dir) == OJO_OK && load() == 12000 && count_files("staging") == 0, "recovered the rest");
+  for (uint64_t i = 0; i < 12000; i++)
+    if (events[i].payload != i || events[i].thread != 1 || (i && events[i].ts < events[i - 1].ts)) {
+      check(false, "event %llu after recovery", (unsigned long long)i);
+      break;
+    }
+  d = desc_with_logger();
+  die_with_events(&d, 0, 10);
+  check(ojo_recover(dir) == OJO_OK && load() == 10, "a crash before the first flush");
+  size_t size;
+  char *data = check_load(check_only_file(dir, file, sizeof file), &size);
+  const ojo_file_header *h = (const ojo_file_header *)(const void *)data;
+  check(h->flags == (OJO_FILE_COMPLETE | OJO_FILE_RECOVERED) && h->batch == 0, "flagged RECOVERED");
+  free(data);
 }
 
 /* A link that points elsewhere, a symlink: neither is followed. */
