@@ -73,6 +73,8 @@
  *
  * CAVEATS
  *   No payload, key or token is ever recorded; addresses only through FLOW.
+ *   A library that is loaded with dlopen takes about 400 bytes of static TLS for its OJO_STATIC copy, of
+ *   which libc keeps little in reserve: link it in, or let the application own the one copy.
  *   Needs Linux on a 64-bit little-endian machine (x86-64, aarch64) unless OJO_DISABLE is defined.
  *   Nothing is fsynced unless ojo_desc.sync is set: after a power cut the newest files may be empty.
  */
@@ -245,6 +247,9 @@ typedef enum ojo_path { /* PATH_STATE */
   OJO_PATH_PROBING = 1, OJO_PATH_VALIDATED = 2, OJO_PATH_ACTIVE = 3, OJO_PATH_STANDBY = 4,
   OJO_PATH_FAILED = 5, OJO_PATH_ABANDONED = 6
 } ojo_path;
+typedef enum ojo_closed_by { /* CONNECTION_CLOSED */
+  OJO_CLOSED_BY_US = 0, OJO_CLOSED_BY_PEER = 1, OJO_CLOSED_BY_TIMEOUT = 2, OJO_CLOSED_BY_RESET = 3
+} ojo_closed_by;
 typedef enum ojo_drop_reason { /* EVENTS_DROPPED: why */
   OJO_DROP_POOL_FULL = 1, OJO_DROP_BLOCK_TIMEOUT = 2, OJO_DROP_OVERWRITTEN = 3, OJO_DROP_NESTING = 4,
   OJO_DROP_THREAD_TABLE = 5, OJO_DROP_NEVER_WRITTEN = 6, OJO_DROP_KERNEL_RING = 7,
@@ -365,7 +370,7 @@ typedef struct ojo_type { /* one of the application's own event types; text is U
 } ojo_type;
 
 /* log NULL: a line to stderr. Called from open, close, flush and the flusher thread, one line per kind of
- * trouble. It may record, but not call ojo_open, ojo_close or ojo_flush. */
+ * trouble. It may record, but not fork or call ojo_open or ojo_close. */
 typedef struct ojo_logger {
   void (*log)(void *user, const char *line);
   void *user;
@@ -420,7 +425,7 @@ typedef enum ojo_role { OJO_ROLE_NONE = 0, OJO_ROLE_CLIENT = 1, OJO_ROLE_SERVER 
 
 typedef struct ojo_flow_desc { /* zero is the default: a connection of unknown role */
   uint32_t parent;         /* 0: a root */
-  ojo_flow_kind kind;      /* 0: CONNECTION, or by key's range for a child */
+  ojo_flow_kind kind;      /* 0: CONNECTION, or STREAM for a child */
   ojo_role role;
   uint64_t key;            /* stream id, space 1..15, path id, SSRC, conversation, socket cookie */
   const void *id;          /* connection id that both ends know (QUIC: original destination), 0..20 bytes */
@@ -487,6 +492,7 @@ OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns); /* OJO_CLOCK_MANUAL: what 
 /* A new flow id and its FLOW event: a root flow, or with desc.parent ojo_flow_child of it by kind and
  * key. Never 0; the same ids come whether t records, is NULL, or leaves the flow out. Bit 31 is never set. */
 OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc);
+OJO_API uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc); /* as _at below */
 
 /* What the inline calls below fall back to. `raw` is a time as stored: ns | 1 << 63, or ticks; 0: now. */
 OJO__COLD OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
@@ -518,13 +524,17 @@ struct ojo__chunk { /* a chunk's header: one cache line in the pool's dense arra
 };
 struct ojo__lease { /* of one thread, for its hottest tracer, outside signal handlers */
   uint64_t generation; /* of the tracer; a frame's address while a record is under way; 0: none */
+  uint64_t owner;      /* generation of the tracer whose chunk this is */
   struct ojo__chunk *chunk;
   unsigned char *base; /* the chunk's slots */
 };
+/* Stands for "no chunk": full, and never written to. */
+#define OJO__NO_CHUNK {OJO__CHUNK_LIMIT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 /* initial-exec: the default model of -fPIC doubles the cost of a record. */
 #define OJO__TLS __thread __attribute__((tls_model("initial-exec")))
 #ifdef OJO_STATIC
-static OJO__UNUSED OJO__TLS struct ojo__lease ojo__hot;
+static const struct ojo__chunk ojo__no_chunk = OJO__NO_CHUNK;
+static OJO__UNUSED OJO__TLS struct ojo__lease ojo__hot = {0, 0, (struct ojo__chunk *)&ojo__no_chunk, 0};
 #else
 extern OJO__TLS struct ojo__lease ojo__hot;
 #endif
@@ -581,6 +591,11 @@ OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
   }
   ojo__hot.generation = (uint64_t)(uintptr_t)frame;
   __asm__ volatile("" ::: "memory");
+  if (OJO__UNLIKELY(ojo__hot.owner != generation)) { /* a handler recorded elsewhere before the marker */
+    ojo__hot.generation = 0;
+    ojo__slow(t, raw, type, flow, payload, frame);
+    return;
+  }
   struct ojo__chunk *chunk = ojo__hot.chunk;
   uint64_t at = __atomic_load_n(&chunk->committed, __ATOMIC_RELAXED); /* ours alone */
   if (OJO__UNLIKELY(at > OJO__CHUNK_LIMIT - OJO_SLOT_BYTES)) {
@@ -673,6 +688,9 @@ OJO__NOTHING(ojo_tracer *ojo_adopt(ojo_tracer *t)) { return (void)t, (ojo_tracer
 OJO__NOTHING(void ojo_enable(ojo_tracer *t, uint32_t mask)) { (void)t, (void)mask; }
 OJO__NOTHING(void ojo_sample_flows(ojo_tracer *t, uint32_t n)) { (void)t, (void)n; }
 OJO__NOTHING(void ojo_set_now(ojo_tracer *t, uint64_t ns)) { (void)t, (void)ns; }
+OJO__NOTHING(uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc)) {
+  return (void)t, (void)time, (void)desc, 1;
+}
 OJO__NOTHING(ojo_result ojo_recover(const char *dir)) { return (void)dir, OJO_OK; }
 OJO__NOTHING(uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc)) { return (void)t, (void)desc, 1; }
 OJO__NOTHING(uint64_t ojo_now(const ojo_tracer *t)) { return (void)t, 0; }
@@ -736,17 +754,21 @@ OJO__INLINE uint32_t ojo_flow_stream(ojo_tracer *t, uint32_t parent, uint64_t st
   return ojo_flow_stream_at(t, ojo_now(t), parent, stream_id);
 }
 
-/* Records CONNECTION_CLOSED by us, with a transport error code (0: clean) and a reason (NULL: none; cut
- * at 255 bytes). For a stream record ojo_stream_closed instead. */
-OJO__INLINE void ojo_flow_close(ojo_tracer *t, uint32_t flow, uint64_t error, const char *reason) {
+/* CONNECTION_CLOSED with who closed it, whose error code it is, and a reason (NULL: none; cut at 255). */
+OJO__INLINE void ojo_connection_closed_full_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint64_t error,
+                                               ojo_closed_by by, bool application, const char *reason) {
   unsigned char bytes[4 + 255] = {0, 0, 0, 0};
   size_t length = 0;
-  while (reason && length < 255 && reason[length]) {
-    bytes[4 + length] = (unsigned char)reason[length];
-    length++;
-  }
+  for (; reason && length < 255 && reason[length]; length++) bytes[4 + length] = (unsigned char)reason[length];
+  bytes[0] = (unsigned char)by;
+  bytes[1] = application;
   bytes[2] = (unsigned char)length;
-  ojo_record_ext(t, flow, OJO_CONNECTION_CLOSED, error, bytes, 4 + length);
+  ojo_record_ext_at(t, time, flow, OJO_CONNECTION_CLOSED, error, bytes, 4 + length);
+}
+/* Records that we closed a connection, with a transport error code (0: clean). For a stream record
+ * ojo_stream_closed instead. */
+OJO__INLINE void ojo_flow_close(ojo_tracer *t, uint32_t flow, uint64_t error, const char *reason) {
+  ojo_connection_closed_full_at(t, ojo_now(t), flow, error, OJO_CLOSED_BY_US, false, reason);
 }
 
 /* RTT_SAMPLE with the estimator's values; ojo_rtt_sample records the latest alone. */
@@ -955,6 +977,7 @@ enum {
   OJO__LEVELS = 3,          /* a record, one that interrupts it, one that interrupts that */
   OJO__CONTEXTS = 4,        /* tracers whose leases a thread keeps at hand */
   OJO__THREADS_MAX = 16384, /* that hold or queue chunks at one time */
+  OJO__THREADS_AHEAD = 64,  /* thread entries populated ahead */
   OJO__ANCHORS_MAX = 4096,
   OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
   OJO__CHUNKS_MIN = 4,
@@ -962,6 +985,7 @@ enum {
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
   OJO__POOL_VERSION = 1,    /* changes with any struct of the pool */
+  OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
 enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.h> is not everywhere */
@@ -978,7 +1002,9 @@ struct ojo__level {
   uint64_t lost_first, lost_last; /* raw times of the losses that the flusher has not taken */
   uint64_t reason;
   uint64_t lost_taken; /* flusher: `lost` as last reported; the owner then starts a new gap */
-  uint64_t ordinal_published, ordinal_harvested, lost_published, lost_harvested, batch;
+  uint64_t ordinal_published, ordinal_harvested, lost_published, lost_harvested;
+  uint64_t told_published, told_harvested; /* end of the last gap told, ts */
+  uint64_t batch;
 };
 struct ojo__thread {
   uint32_t number; /* unique in the trace; 0: entry is free */
@@ -989,7 +1015,8 @@ struct ojo__thread {
   uint32_t state;
   uint32_t chunks;    /* leased or queued: owners add, the flusher subtracts */
   uint64_t batch;     /* flusher: the last that has its THREAD */
-  uint32_t next, zero;
+  uint32_t next;
+  uint32_t evicted;   /* its thread keeps no context for it, and won't tell of its end */
   struct ojo__level level[OJO__LEVELS + 1]; /* the last: records nested too deep; only `lost` */
 };
 struct ojo__anchor {
@@ -1017,6 +1044,10 @@ struct ojo__pool {
   uint64_t batches;         /* published: the next file's number */
   uint64_t last_number;     /* of the file that is being renamed, or was last: a crash in between shows */
   struct ojo__level nobody; /* losses of threads without an entry: thread 0's */
+  struct {                  /* with files that were deleted for disk_bytes_max: all, and told so far */
+    uint64_t events, lost, first_ts, last_ts;
+    uint64_t events_published, events_harvested, lost_published, lost_harvested;
+  } gone;
 };
 
 struct ojo__published { /* a batch in output/, for disk_bytes_max */
@@ -1034,13 +1065,19 @@ struct ojo__noted { /* a leased chunk, as the pass found it */
   uint64_t lease, committed;
 };
 
+struct ojo__kind { /* of trouble, that was logged */
+  uint32_t kind;
+  uint64_t until; /* ns: it is not logged again before */
+};
+
 struct ojo__core {
   ojo_tracer *t;
   struct ojo__core *next; /* of all ever made; never taken out */
   uint64_t closed;        /* order of closing; 0: open or being opened */
   ojo_desc desc;
-  char *dir;
+  char *dir, path[PATH_MAX]; /* as given; absolute */
   ojo_type *types;        /* value and value_kind only */
+  size_t type_count;
   char *schema;
   struct ojo__pool *pool;
   struct ojo__anchor *anchors;
@@ -1055,8 +1092,9 @@ struct ojo__core {
   pid_t pid;
   pthread_t thread;
   pthread_mutex_t pass_lock, retire_lock;
+  uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself */
   uint32_t wake, sleeping, stop, freed, waiters; /* futexes and their flags */
-  uint32_t requested, done;                      /* ojo_flush calls; done is a futex */
+  uint32_t requested, done, ended;               /* ojo_flush calls; done is a futex */
   /* the flusher's, under pass_lock */
   unsigned char *buffer;
   size_t buffer_used;
@@ -1066,13 +1104,16 @@ struct ojo__core {
   uint32_t queue_head, queue_next, queue_tail; /* full chunks in order; before queue_next: in the batch */
   uint64_t batch_target, sequence;
   uint64_t peak, peak_since; /* chunks in use, ns */
+  uint64_t threads_seen;
   uint64_t anchor_error;
+  bool anchor_idle;
   struct ojo__anchor from; /* the segment of the clock's line that is in use */
   uint64_t segment_ticks, segment_mult;
   struct ojo__published *published;
   size_t published_count, published_room;
   uint64_t published_bytes;
-  uint32_t logged;
+  struct ojo__kind kinds[OJO__KINDS];
+  bool logged; /* that writing fails, and not yet that it works again */
   uint64_t retired_recorded, retired_lost;
   /* counts for ojo_query_stats: relaxed atomics */
   uint64_t written, bytes, write_errors, deleted, flush_ns_max;
@@ -1084,12 +1125,11 @@ struct ojo__context { /* this thread's leases from one tracer */
   ojo_tracer *t;
   struct ojo__thread *thread;
   struct {
-    struct ojo__chunk *chunk; /* or &ojo__local.none */
+    struct ojo__chunk *chunk; /* or OJO__NONE_LEASED */
     unsigned char *base;
   } lease[OJO__LEVELS];
 };
 struct ojo__local {
-  struct ojo__chunk none; /* stands for "no chunk": its committed says full */
   struct ojo__context context[OJO__CONTEXTS];
   struct ojo__context *hot;             /* whose level 0 is in ojo__hot */
   uint64_t busy[OJO__LEVELS];           /* markers of levels 1 and up, as ojo__hot.generation is of 0 */
@@ -1100,9 +1140,11 @@ struct ojo__local {
 #ifdef OJO_STATIC
 static OJO__TLS struct ojo__local ojo__local;
 #else
-OJO__TLS struct ojo__lease ojo__hot;
+static const struct ojo__chunk ojo__no_chunk = OJO__NO_CHUNK;
+OJO__TLS struct ojo__lease ojo__hot = {0, 0, (struct ojo__chunk *)&ojo__no_chunk, 0};
 static OJO__TLS struct ojo__local ojo__local;
 #endif
+#define OJO__NONE_LEASED ((struct ojo__chunk *)&ojo__no_chunk)
 
 /* Weak, so that OJO_STATIC copies in one program count on, and hand out no id twice. */
 __attribute__((weak, visibility("default"))) uint32_t ojo__flow_count_shared;
@@ -1111,18 +1153,23 @@ static pthread_mutex_t ojo__lock = PTHREAD_MUTEX_INITIALIZER; /* open, close, fo
 static struct ojo__core *ojo__cores;                          /* under it */
 static uint64_t ojo__closings;
 static pthread_key_t ojo__key;
-static uint32_t ojo__process_ready;
-static uint64_t ojo__serials;
+static bool ojo__key_made;
+static pthread_once_t ojo__once = PTHREAD_ONCE_INIT;
+/* Weak too: the copies share tracers' thread tables. */
+__attribute__((weak, visibility("default"))) uint64_t ojo__serials_shared;
 
+static void ojo__log_args(struct ojo__core *core, const char *format, va_list args) {
+  char line[1024];
+  vsnprintf(line, sizeof line, format, args);
+  if (core->desc.logger.log) core->desc.logger.log(core->desc.logger.user, line);
+  else fprintf(stderr, "ojo: %s\n", line);
+}
 static void ojo__log(struct ojo__core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void ojo__log(struct ojo__core *core, const char *format, ...) {
-  char line[1024];
   va_list args;
   va_start(args, format);
-  vsnprintf(line, sizeof line, format, args);
+  ojo__log_args(core, format, args);
   va_end(args);
-  if (core && core->desc.logger.log) core->desc.logger.log(core->desc.logger.user, line);
-  else fprintf(stderr, "ojo: %s\n", line);
 }
 
 static void *ojo__alloc(struct ojo__core *core, size_t bytes) {
@@ -1133,6 +1180,22 @@ static void ojo__free(struct ojo__core *core, void *memory) {
   if (!memory) return;
   if (core->desc.allocator.free) core->desc.allocator.free(core->desc.allocator.user, memory);
   else free(memory);
+}
+
+/* Descriptors that are kept are never 0, 1 or 2: where the program closed these, its own output to stderr
+ * would go into them. */
+static int ojo__keep_fd(int fd) {
+  if (fd < 0 || fd > 2) return fd;
+  int other = fcntl(fd, F_DUPFD_CLOEXEC, 3), error = errno;
+  close(fd);
+  errno = error;
+  return other;
+}
+/* Forgets the number before it is free for others: a fork child closes what is still noted here. */
+static int ojo__close_fd(int *fd) {
+  int old = *fd;
+  *fd = -1;
+  return old >= 0 ? close(old) : 0;
 }
 
 static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
@@ -1193,12 +1256,18 @@ static ojo_clock ojo__clock_choose(ojo_clock wanted) {
 /* A tick and the CLOCK_MONOTONIC ns of the same moment: the narrowest of 8 brackets. Anchors must be
  * taken AFTER the limits of a harvest are noted, so that every tick harvested lies before the last one:
  * then times are interpolated, and a tick maps to the same ns in every batch. Calibrating per batch and
- * extrapolating made half of all batch boundaries step back. */
-static void ojo__anchor_take(struct ojo__core *core) {
+ * extrapolating made half of all batch boundaries step back. With !keep nothing is
+ * harvested: of such anchors in a row only the last stays, so that after idle hours the line is young. */
+static void ojo__anchor_take(struct ojo__core *core, bool keep) {
   struct ojo__pool *pool = core->pool;
   struct ojo__anchor best = {0, 0}, *last;
   uint64_t width = UINT64_MAX, count = pool->anchor_count;
   if (!ojo__ticks(core->t)) return;
+  if (!keep && core->anchor_idle && count > 1) { /* idle still: this one takes the last one's place */
+    count--;
+    core->segment_ticks = 0;
+  }
+  core->anchor_idle = !keep;
   for (int i = 0; i < 8; i++) {
     uint64_t before = ojo__raw_now(core->t), ns = ojo__clock_ns(CLOCK_MONOTONIC);
     uint64_t after = ojo__raw_now(core->t);
@@ -1215,8 +1284,8 @@ static void ojo__anchor_take(struct ojo__core *core) {
     if (error > core->anchor_error) core->anchor_error = error;
   }
   if (count == OJO__ANCHORS_MAX) { /* thin by halves: old times stay known, to some ns less */
-    for (uint64_t i = 1; i < count / 2; i++) core->anchors[i] = core->anchors[2 * i];
-    count /= 2;
+    for (uint64_t i = 1; i <= count / 2; i++) core->anchors[i] = core->anchors[2 * i - 1]; /* keeps the last */
+    count = count / 2 + 1;
     core->segment_ticks = 0;
   }
   core->anchors[count] = best;
@@ -1257,6 +1326,25 @@ OJO__INLINE uint64_t ojo__to_ts(struct ojo__core *core, uint64_t raw) {
     ns = core->from.ns + (uint64_t)(((wide)ticks * core->segment_mult) >> 40);
   }
   return ns > start ? ns - start : 0;
+}
+
+/* One line a minute for each kind of trouble that may come with every batch. */
+static bool ojo__log_kind(struct ojo__core *core, uint32_t kind, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static bool ojo__log_kind(struct ojo__core *core, uint32_t kind, const char *format, ...) {
+  uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
+  struct ojo__kind *oldest = core->kinds;
+  for (int i = 0; i < OJO__KINDS; i++) {
+    if (core->kinds[i].kind == kind && core->kinds[i].until > now) return false;
+    if (core->kinds[i].until < oldest->until) oldest = &core->kinds[i];
+  }
+  oldest->kind = kind;
+  oldest->until = now + (uint64_t)60 * 1000000000u;
+  va_list args;
+  va_start(args, format);
+  ojo__log_args(core, format, args);
+  va_end(args);
+  return true;
 }
 
 /* ---- >>pool ------------------------------------------------------------------------------------- */
@@ -1349,7 +1437,8 @@ static void ojo__wake_flusher(struct ojo__core *core) {
 }
 
 static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
-  return OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES - OJO__PEEK(&chunk->extension_slots);
+  uint64_t slots = OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES, extra = OJO__PEEK(&chunk->extension_slots);
+  return slots > extra ? slots - extra : 0; /* another thread may see the second of two stores first */
 }
 
 /* Gives a chunk to the flusher. Its lease word stays LEASED until the flusher takes it off the list: a
@@ -1359,13 +1448,14 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, in
                           struct ojo__chunk *chunk) {
   struct ojo__pool *pool = core->pool;
   uint64_t bytes = OJO__PEEK(&chunk->committed);
-  OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
   OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
+  OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
+  uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], bytes, __ATOMIC_SEQ_CST);
   ojo__push(core, &pool->line_full[0], (uint32_t)(chunk - core->chunks));
-  uint64_t queued = OJO__ADD(&pool->line_lease[2], bytes) + bytes;
   uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
   /* At a quarter of the pool the flusher may have little but partly filled chunks to free. */
-  if ((queued >= core->desc.flush_bytes || in_use >= core->chunk_count / 4) && OJO__PEEK(&core->sleeping))
+  if ((queued >= core->desc.flush_bytes || in_use >= core->chunk_count / 4) &&
+      __atomic_load_n(&core->sleeping, __ATOMIC_SEQ_CST))
     ojo__wake_flusher(core);
 }
 
@@ -1375,10 +1465,10 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   struct ojo__pool *pool = core->pool;
   struct ojo__thread *thread = context->thread;
   struct ojo__chunk *old = context->lease[level].chunk;
-  context->lease[level].chunk = &ojo__local.none;
-  if (level == 0) ojo__hot.chunk = &ojo__local.none;
+  context->lease[level].chunk = OJO__NONE_LEASED;
+  if (level == 0) ojo__hot.chunk = OJO__NONE_LEASED;
   OJO__COMPILER_BARRIER(); /* a longjmp out of a handler from here on must not find it again */
-  if (old != &ojo__local.none) ojo__hand_off(core, thread, level, old);
+  if (old != OJO__NONE_LEASED) ojo__hand_off(core, thread, level, old);
   uint32_t index = ojo__take_chunk(core, level);
   if (index == OJO__NONE) {
     if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core);
@@ -1426,9 +1516,9 @@ static void ojo__lose_shared(ojo_tracer *t, struct ojo__level *level, uint64_t r
   OJO__ADD(&level->lost, count);
 }
 
-static struct ojo__context *ojo__find_context(const ojo_tracer *t) {
+static struct ojo__context *ojo__find_context(uint64_t generation) {
   for (int i = 0; i < OJO__CONTEXTS; i++)
-    if (ojo__local.context[i].generation == t->generation) return &ojo__local.context[i];
+    if (ojo__local.context[i].generation == generation) return &ojo__local.context[i];
   return NULL;
 }
 
@@ -1436,16 +1526,16 @@ static struct ojo__context *ojo__find_context(const ojo_tracer *t) {
  * struct is never unmapped): then there is nothing to give back. */
 static void ojo__leave(struct ojo__context *context) {
   if (context->generation && context->t->generation == context->generation) {
-    struct ojo__core *core = context->t->core;
-    for (int level = 0; level < OJO__LEVELS; level++) {
+    struct ojo__core *core = OJO__PEEK(&context->t->core);
+    for (int level = 0; core && level < OJO__LEVELS; level++) {
       struct ojo__chunk *chunk = context->lease[level].chunk;
-      context->lease[level].chunk = &ojo__local.none;
-      if (chunk != &ojo__local.none) ojo__hand_off(core, context->thread, level, chunk);
+      context->lease[level].chunk = OJO__NONE_LEASED;
+      if (chunk != OJO__NONE_LEASED) ojo__hand_off(core, context->thread, level, chunk);
     }
   }
   if (ojo__local.hot == context) {
     ojo__local.hot = NULL;
-    ojo__hot.chunk = &ojo__local.none;
+    ojo__hot.chunk = OJO__NONE_LEASED;
   }
   context->generation = 0;
 }
@@ -1458,8 +1548,10 @@ static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
   uint64_t fresh = OJO__LOAD(&pool->threads_fresh);
   if (ojo__local.evicted)
     for (uint64_t i = 0; i < fresh; i++)
-      if (core->threads[i].serial == ojo__local.serial && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE)
+      if (core->threads[i].serial == ojo__local.serial && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE) {
+        OJO__STORE(&core->threads[i].evicted, 0);
         return &core->threads[i];
+      }
   uint64_t head = OJO__LOAD(&pool->threads_free); /* as ojo__pop */
   while (!thread && (head & OJO__LIST_INDEX)) {
     struct ojo__thread *first = &core->threads[(head & OJO__LIST_INDEX) - 1];
@@ -1479,7 +1571,7 @@ static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
   prctl(PR_GET_NAME, thread->name, 0, 0, 0);
   thread->first_raw = ojo__raw_now(core->t);
   thread->serial = ojo__local.serial;
-  thread->chunks = 0;
+  thread->chunks = thread->evicted = 0;
   thread->batch = 0;
   OJO__STORE(&thread->state, OJO__THREAD_LIVE); /* the flusher looks at entries in this state: acquire */
   return thread;
@@ -1487,15 +1579,15 @@ static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
 
 /* This thread's context for a tracer that it has not recorded into yet, or not for long. Signals are
  * blocked meanwhile: once per thread and tracer, and no handler sees half a context. NULL: counted. */
-static struct ojo__context *ojo__new_context(ojo_tracer *t, int level) {
+static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *core, uint64_t generation,
+                                             int level) {
   struct ojo__context *context = NULL;
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
   if (!ojo__local.registered) {
-    ojo__local.none.committed = OJO__CHUNK_LIMIT;
-    ojo__local.serial = OJO__ADD(&ojo__serials, 1) + 1;
-    ojo__local.registered = pthread_setspecific(ojo__key, &ojo__local) == 0;
+    ojo__local.serial = OJO__ADD(&ojo__serials_shared, 1) + 1;
+    ojo__local.registered = ojo__key_made && pthread_setspecific(ojo__key, &ojo__local) == 0;
   }
   for (int i = 0; i < OJO__CONTEXTS && !context; i++) {
     struct ojo__context *c = &ojo__local.context[i];
@@ -1506,14 +1598,16 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, int level) {
     context = &ojo__local.context[(hot + 1) % OJO__CONTEXTS];
     ojo__local.evicted = true;
   }
-  struct ojo__thread *thread = context ? ojo__thread_entry(t->core) : NULL;
+  struct ojo__thread *thread = context ? ojo__thread_entry(core) : NULL;
   if (!thread) context = NULL;
   if (context) {
+    bool alive = context->generation && context->t->generation == context->generation;
     ojo__leave(context);
+    if (alive) OJO__STORE(&context->thread->evicted, 1);
     context->t = t;
     context->thread = thread;
-    for (int i = 0; i < OJO__LEVELS; i++) context->lease[i].chunk = &ojo__local.none;
-    context->generation = t->generation;
+    for (int i = 0; i < OJO__LEVELS; i++) context->lease[i].chunk = OJO__NONE_LEASED;
+    context->generation = generation;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return context;
@@ -1536,13 +1630,15 @@ static void ojo__thread_exit(void *unused) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* The bounds of this thread's own stack: [stack] for the main thread, else the mapping that holds its
- * thread-local storage, which libc puts at the stack's top. Read with system calls alone: signal-safe,
+/* The bounds of this thread's own stack: [stack] for the main thread, else from the start of the mapping
+ * that holds its thread-local storage up to that storage, which libc puts at the stack's top. (What lies
+ * above it in the same mapping may be a sigaltstack.) Read with system calls alone: signal-safe,
  * as pthread_getattr_np is not. */
 static void ojo__find_stack(void) {
   char text[4096], line[256];
   size_t used = 0;
   ssize_t got;
+  int saved = errno;
   bool main_thread = syscall(SYS_gettid) == getpid();
   ojo__local.stack_high = 1;
   int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
@@ -1564,9 +1660,10 @@ static void ojo__find_stack(void) {
       used = 0;
       if (!here) continue;
       ojo__local.stack_low = main_thread ? bound[1] - ((uintptr_t)1 << 30) : bound[0]; /* it grows */
-      ojo__local.stack_high = bound[1];
+      ojo__local.stack_high = main_thread ? bound[1] : (uintptr_t)&ojo__local;
     }
   close(fd);
+  errno = saved;
 }
 
 /* Is a marker's record over, left by a longjmp? Stacks grow down and a handler's frames lie below those
@@ -1580,12 +1677,15 @@ static bool ojo__dead(uint64_t marker, const void *frame) {
 
 /* ---- >>record ----------------------------------------------------------------------------------- */
 
-/* Waits for a free chunk under OJO_OVERFLOW_BLOCK. Nested records, the flusher itself (a logger that
- * records) and tracers without a flusher never wait. */
+/* Nested records, the flusher itself (a logger that records) and tracers without a flusher never wait. */
+static bool ojo__may_block(struct ojo__core *core, int level) {
+  return core->desc.overflow == OJO_OVERFLOW_BLOCK && level == 0 && !core->desc.no_thread &&
+         !pthread_equal(pthread_self(), core->thread);
+}
+
+/* Waits for a free chunk under OJO_OVERFLOW_BLOCK. */
 static bool ojo__block(struct ojo__core *core, struct ojo__context *context, int level) {
-  if (core->desc.overflow != OJO_OVERFLOW_BLOCK || level != 0 || core->desc.no_thread ||
-      pthread_equal(pthread_self(), core->thread))
-    return false;
+  if (!ojo__may_block(core, level)) return false;
   int saved = errno;
   uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)core->desc.block_timeout_ms * 1000000u, now = 0;
   bool got = false;
@@ -1613,8 +1713,8 @@ struct ojo__record { /* what is to be recorded */
 };
 
 /* Writes one record at a level whose marker we hold. */
-static void ojo__put(ojo_tracer *t, struct ojo__context *context, int level, const struct ojo__record *r) {
-  struct ojo__core *core = t->core;
+static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context *context, int level,
+                     const struct ojo__record *r) {
   uint32_t extra = (uint32_t)((r->length + OJO_SLOT_BYTES - 1) / OJO_SLOT_BYTES);
   uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + extra), events = r->pair ? 2 : 1;
   if (r->length > OJO_EXTENSION_BYTES_MAX) {
@@ -1626,7 +1726,7 @@ static void ojo__put(ojo_tracer *t, struct ojo__context *context, int level, con
   if (at + size > OJO__CHUNK_LIMIT) {
     if (!ojo__change(core, context, level) && !ojo__block(core, context, level)) {
       ojo__lose(t, &context->thread->level[level], r->raw, events,
-                core->desc.overflow == OJO_OVERFLOW_BLOCK ? OJO_DROP_BLOCK_TIMEOUT : OJO_DROP_POOL_FULL);
+                ojo__may_block(core, level) ? OJO_DROP_BLOCK_TIMEOUT : OJO_DROP_POOL_FULL);
       return;
     }
     chunk = context->lease[level].chunk;
@@ -1650,33 +1750,36 @@ static void ojo__put(ojo_tracer *t, struct ojo__context *context, int level, con
 /* Every record that is not the inline fast path: no lease from this tracer yet, nested in another record,
  * or longer than a slot. */
 static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *frame) {
-  uint64_t generation = t->generation, marker = ojo__hot.generation;
+  /* Read once: a fork in a handler wipes *t under us, and the child must get through this. */
+  struct ojo__core *core = OJO__PEEK(&t->core);
+  uint64_t generation = OJO__PEEK(&t->generation), marker = ojo__hot.generation;
   uint64_t *word = &ojo__hot.generation;
   int level = 0;
-  if (!generation) return; /* closed meanwhile */
+  if (!generation || !core) return; /* closed meanwhile */
   for (; level < OJO__LEVELS; level++) {
     if (level) word = &ojo__local.busy[level], marker = *word;
     if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
   }
   if (level == OJO__LEVELS) {
-    struct ojo__context *context = ojo__find_context(t);
-    ojo__lose_shared(t, context ? &context->thread->level[OJO__LEVELS] : &t->core->pool->nobody, r->raw,
+    struct ojo__context *context = ojo__find_context(generation);
+    ojo__lose_shared(t, context ? &context->thread->level[OJO__LEVELS] : &core->pool->nobody, r->raw,
                      r->pair ? 2 : 1);
     return;
   }
   *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */
   OJO__COMPILER_BARRIER();
-  struct ojo__context *context = ojo__find_context(t);
-  if (!context) context = ojo__new_context(t, level);
+  struct ojo__context *context = ojo__find_context(generation);
+  if (!context) context = ojo__new_context(t, core, generation, level);
   if (context) {
     if (level == 0) {
       ojo__local.hot = context;
+      ojo__hot.owner = generation;
       ojo__hot.base = context->lease[0].base;
       ojo__hot.chunk = context->lease[0].chunk;
     }
-    ojo__put(t, context, level, r);
+    ojo__put(t, core, context, level, r);
   } else {
-    ojo__lose_shared(t, &t->core->pool->nobody, r->raw, r->pair ? 2 : 1);
+    ojo__lose_shared(t, &core->pool->nobody, r->raw, r->pair ? 2 : 1);
   }
   OJO__COMPILER_BARRIER();
   *word = level == 0 && context ? generation : 0;
@@ -1690,8 +1793,9 @@ OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow
 /* The fast path found its chunk full; it holds level 0's marker. */
 OJO_API void ojo__full(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload) {
   struct ojo__record r = {raw, type, flow, payload, NULL, 0, false};
-  uint64_t generation = t->generation;
-  if (generation && ojo__local.hot) ojo__put(t, ojo__local.hot, 0, &r);
+  struct ojo__core *core = OJO__PEEK(&t->core);
+  uint64_t generation = OJO__PEEK(&t->generation);
+  if (generation && core && ojo__local.hot) ojo__put(t, core, ojo__local.hot, 0, &r);
   OJO__COMPILER_BARRIER();
   ojo__hot.generation = generation;
 }
@@ -1709,8 +1813,9 @@ OJO_API void ojo__retransmit(ojo_tracer *t, uint64_t raw, uint32_t flow, uint64_
 OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t value,
                              uint64_t size) {
   bool range = type >= OJO_OFFSET_SENT && type <= OJO_OFFSET_RECEIVED;
-  for (size_t i = 0; type >= OJO_APPLICATION_TYPE_FIRST && i < t->core->desc.type_count; i++)
-    if (t->core->types[i].value == type) range = t->core->types[i].value_kind == OJO_VALUE_RANGE;
+  struct ojo__core *core = OJO__PEEK(&t->core);
+  for (size_t i = 0; core && type >= OJO_APPLICATION_TYPE_FIRST && i < core->type_count; i++)
+    if (core->types[i].value == type) range = core->types[i].value_kind == OJO_VALUE_RANGE;
   uint64_t number = range ? value + size : size; /* the slot form of a range holds its end */
   ojo__ext(t, raw, type, flow, value, &number, sizeof number);
 }
@@ -1740,7 +1845,7 @@ static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t len
   while (length) {
     ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
     if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return ojo__batch_failed(core, "write");
+    if (done <= 0) return ojo__batch_failed(core, "write a file");
     p += done;
     length -= (size_t)done;
     at += (uint64_t)done;
@@ -1757,6 +1862,7 @@ static bool ojo__buffer_write(struct ojo__core *core) {
 }
 
 static ojo_result ojo__open_dirs(struct ojo__core *core);
+static void ojo__pool_link(struct ojo__core *core);
 
 /* Creates staging/b. A directory that was removed under us is made anew. */
 static bool ojo__batch_begin(struct ojo__core *core) {
@@ -1764,6 +1870,7 @@ static bool ojo__batch_begin(struct ojo__core *core) {
   struct ojo__batch *b = &core->batch;
   uint64_t number = pool->open_batch + 1, us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
   memset(b, 0, sizeof *b);
+  b->fd = -1;
   b->number = number;
   b->offset = pool->file.header_bytes;
   b->first_ts = UINT64_MAX;
@@ -1771,11 +1878,11 @@ static bool ojo__batch_begin(struct ojo__core *core) {
   for (int reopened = 0;;) {
     snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
              (unsigned long long)core->sequence++);
-    b->fd = openat(core->staging_fd, pool->staging_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                   (mode_t)core->desc.file_mode);
+    b->fd = ojo__keep_fd(openat(core->staging_fd, pool->staging_name,
+                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)core->desc.file_mode));
     if (b->fd >= 0) break;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
-    if (errno != ENOENT || reopened++ || ojo__open_dirs(core) != OJO_OK)
+    if ((errno != ENOENT && core->staging_fd >= 0) || reopened++ || ojo__open_dirs(core) != OJO_OK)
       return ojo__batch_failed(core, "create a file in staging/");
   }
   OJO__STORE(&pool->open_batch, number);
@@ -1786,6 +1893,7 @@ static bool ojo__batch_begin(struct ojo__core *core) {
 static bool ojo__rename(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   unsigned long long us = 0, sequence = 0;
+  int reopened = 0;
   sscanf(pool->staging_name, "trace_%llu_%llu.bin", &us, &sequence);
   for (;; sequence = core->sequence++) {
     snprintf(pool->output_name, sizeof pool->output_name, "trace_%llu_%llu.bin", us, sequence);
@@ -1793,12 +1901,14 @@ static bool ojo__rename(struct ojo__core *core) {
                 1u /* RENAME_NOREPLACE */) == 0)
       return true;
     if (errno == EEXIST) continue;
-    if (errno != ENOSYS && errno != EINVAL) return ojo__batch_failed(core, "rename into output/");
+    /* output/ was removed: made anew. (If staging/ was too, the file is gone, and the next try fails) */
+    if (errno == ENOENT && !reopened++ && ojo__open_dirs(core) == OJO_OK) continue;
+    if (errno != ENOSYS && errno != EINVAL) return ojo__batch_failed(core, "rename a file into output/");
     if (linkat(core->staging_fd, pool->staging_name, core->output_fd, pool->output_name, 0) == 0) {
       unlinkat(core->staging_fd, pool->staging_name, 0);
       return true;
     }
-    if (errno != EEXIST) return ojo__batch_failed(core, "link into output/");
+    if (errno != EEXIST) return ojo__batch_failed(core, "link a file into output/");
   }
 }
 
@@ -1838,7 +1948,6 @@ static void ojo__run_lost(struct ojo__core *core, struct ojo__open_run *run, uin
                           uint64_t first_ts, uint64_t last_ts, uint32_t reason) {
   ojo_event *slot = ojo__buffer_slot(core);
   ojo_dropped *dropped = (ojo_dropped *)(void *)(slot + 1);
-  if (last_ts < first_ts) last_ts = first_ts;
   slot->ts = first_ts;
   slot->type = OJO_EVENTS_DROPPED | 1u << OJO_EXTENSION_SHIFT;
   slot->flow = number;
@@ -1926,6 +2035,9 @@ static void ojo__level_lost(struct ojo__core *core, struct ojo__open_run *run, s
   uint64_t first = ojo__to_ts(core, OJO__PEEK(&level->lost_first));
   uint64_t last = ojo__to_ts(core, OJO__PEEK(&level->lost_last));
   uint32_t reason = (uint32_t)OJO__PEEK(&level->reason);
+  if (first < level->told_harvested) first = level->told_harvested;
+  if (last < first) last = first;
+  level->told_harvested = last;
   ojo__run_lost(core, run, number, count, first, last, reason ? reason : (uint32_t)OJO_DROP_NESTING);
   level->ordinal_harvested += count;
   level->lost_harvested += count;
@@ -1935,7 +2047,21 @@ static void ojo__level_enter(struct ojo__core *core, struct ojo__level *level) {
   if (level->batch == core->batch.number) return;
   level->ordinal_published = level->ordinal_harvested;
   level->lost_published = level->lost_harvested;
+  level->told_published = level->told_harvested;
+  if (level == &core->pool->nobody) {
+    core->pool->gone.events_published = core->pool->gone.events_harvested;
+    core->pool->gone.lost_published = core->pool->gone.lost_harvested;
+  }
   level->batch = core->batch.number;
+}
+
+static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *level) {
+  level->ordinal_harvested = level->ordinal_published;
+  level->lost_harvested = level->lost_published;
+  level->told_harvested = level->told_published;
+  if (level != &pool->nobody) return;
+  pool->gone.events_harvested = pool->gone.events_published;
+  pool->gone.lost_harvested = pool->gone.lost_published;
 }
 
 /* Takes a chunk's events below `end` (as loaded with acquire) into the open batch. */
@@ -1978,38 +2104,49 @@ static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thre
   ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->lost_harvested);
 }
 
-/* Thread 0's: losses of threads without an entry, and batches that must go for disk_bytes_max. Returns
- * how many of the oldest batches to delete once this one is published. */
-static size_t ojo__harvest_nobody(struct ojo__core *core) {
-  struct ojo__level *level = &core->pool->nobody;
-  struct ojo__open_run run;
-  uint64_t orphans = OJO__LOAD(&level->lost), events = 0, lost = 0, first = UINT64_MAX, last = 0;
-  uint64_t limit = core->desc.disk_bytes_max, total = core->published_bytes;
-  uint64_t size = core->batch.offset + core->buffer_used + 16 * OJO_SLOT_BYTES;
+/* Deletes the oldest batches so that one of `bytes` more fits. What was in them, losses that only they
+ * told of included, is counted in the pool, and told by this batch or, if it fails, a later one. A file
+ * that somebody took is not lost. */
+static void ojo__delete_oldest(struct ojo__core *core, uint64_t bytes) {
   size_t drop = 0;
-  struct stat st;
-  for (; limit && drop < core->published_count && total + size > limit; drop++) {
+  for (; drop < core->published_count && core->published_bytes + bytes > core->desc.disk_bytes_max; drop++) {
     struct ojo__published *p = &core->published[drop];
-    total -= p->bytes;
-    if (fstatat(core->output_fd, p->name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue; /* somebody took it */
-    events += p->events + p->deleted;
-    lost += p->lost;
-    if (p->first_ts < first) first = p->first_ts;
-    if (p->last_ts > last) last = p->last_ts;
+    core->published_bytes -= p->bytes;
+    if (unlinkat(core->output_fd, p->name, 0) != 0) {
+      if (errno != ENOENT) ojo__log_kind(core, 1, "can't delete a file of %s/output for disk_bytes_max: %s", core->dir, strerror(errno));
+      continue;
+    }
+    if (!core->pool->gone.events || p->first_ts < core->pool->gone.first_ts) core->pool->gone.first_ts = p->first_ts;
+    if (p->last_ts > core->pool->gone.last_ts) core->pool->gone.last_ts = p->last_ts;
+    core->pool->gone.lost += p->lost;
+    core->pool->gone.events += p->events + p->deleted;
+    OJO__SET(&core->deleted, core->deleted + p->events);
   }
-  if (!events && !lost && orphans <= level->lost_harvested) return drop;
+  core->published_count -= drop;
+  memmove(core->published, core->published + drop, core->published_count * sizeof *core->published);
+}
+
+/* Thread 0's run: losses of threads without an entry, and events that went with deleted files. */
+static void ojo__harvest_nobody(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__level *level = &pool->nobody;
+  struct ojo__open_run run;
+  if (core->desc.disk_bytes_max)
+    ojo__delete_oldest(core, core->batch.offset + core->buffer_used + 16 * OJO_SLOT_BYTES);
   ojo__level_enter(core, level);
+  uint64_t orphans = OJO__LOAD(&level->lost) - level->lost_harvested; /* pairs with ojo__lose_shared */
+  uint64_t events = pool->gone.events - pool->gone.events_harvested, lost = pool->gone.lost - pool->gone.lost_harvested;
+  if (!events && !lost && !orphans) return;
   ojo__run_begin(core, &run, NULL, 0);
-  if (events) ojo__run_lost(core, &run, 0, events, first, last, OJO_DROP_DISK_LIMIT);
-  if (lost) ojo__run_lost(core, &run, 0, lost, first, last, OJO_DROP_POOL_FULL);
-  if (orphans > level->lost_harvested) {
-    uint64_t count = orphans - level->lost_harvested;
-    ojo__run_lost(core, &run, 0, count, ojo__to_ts(core, OJO__PEEK(&level->lost_first)),
-                  ojo__to_ts(core, OJO__PEEK(&level->lost_last)), OJO_DROP_THREAD_TABLE);
-    level->lost_harvested = orphans;
+  if (events) ojo__run_lost(core, &run, 0, events, pool->gone.first_ts, pool->gone.last_ts, OJO_DROP_DISK_LIMIT);
+  if (lost) ojo__run_lost(core, &run, 0, lost, pool->gone.first_ts, pool->gone.last_ts, OJO_DROP_POOL_FULL);
+  pool->gone.events_harvested += events;
+  pool->gone.lost_harvested += lost;
+  if (orphans) {
+    if (!level->reason) level->reason = OJO_DROP_THREAD_TABLE;
+    ojo__level_lost(core, &run, level, 0, orphans);
   }
   ojo__run_end(core, &run, 0, 0, 0, 0, level->lost_harvested);
-  return drop;
 }
 
 /* Chunks wholly in the batch that was just published go back to the free list, newest first out. */
@@ -2032,17 +2169,8 @@ static void ojo__free_taken(struct ojo__core *core) {
   if (__atomic_load_n(&core->waiters, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->freed);
 }
 
-static void ojo__remember(struct ojo__core *core, size_t drop, uint64_t bytes) {
-  for (size_t i = 0; i < drop; i++) {
-    struct ojo__published *p = &core->published[i];
-    core->published_bytes -= p->bytes;
-    if (unlinkat(core->output_fd, p->name, 0) == 0) OJO__SET(&core->deleted, core->deleted + p->events);
-    else if (errno != ENOENT)
-      ojo__log(core, "can't delete %s/output/%s for disk_bytes_max: %s", core->dir, p->name, strerror(errno));
-  }
+static void ojo__remember(struct ojo__core *core, uint64_t bytes) {
   if (!core->desc.disk_bytes_max) return;
-  core->published_count -= drop;
-  memmove(core->published, core->published + drop, core->published_count * sizeof *core->published);
   if (core->published_count == core->published_room) {
     size_t room = core->published_room * 2;
     struct ojo__published *more = (struct ojo__published *)ojo__alloc(core, room * sizeof *more);
@@ -2084,15 +2212,12 @@ static void ojo__roll_back(struct ojo__core *core) {
   for (uint64_t i = 0; i <= fresh; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
       struct ojo__level *level = i == fresh ? &core->pool->nobody : &core->threads[i].level[k];
-      if (level->batch != number) continue;
-      level->ordinal_harvested = level->ordinal_published;
-      level->lost_harvested = level->lost_published;
+      if (level->batch == number) ojo__level_roll_back(pool, level);
     }
   core->queue_next = core->queue_head;
   pool->last_number = pool->batches - 1;
-  if (core->batch.fd >= 0) close(core->batch.fd);
+  ojo__close_fd(&core->batch.fd);
   if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
-  core->batch.fd = -1;
   core->batch.number = 0;
   core->buffer_used = 0;
 }
@@ -2101,22 +2226,21 @@ static void ojo__roll_back(struct ojo__core *core) {
  * full, so that what piled up can go out in parts. */
 static void ojo__batch_give_up(struct ojo__core *core) {
   int error = core->batch.error;
-  uint32_t kind = (uint32_t)error << 8 | (unsigned char)core->batch.failed[0];
   ojo__roll_back(core);
   OJO__SET(&core->write_errors, core->write_errors + 1);
   if ((error == ENOSPC || error == EDQUOT) && core->batch_target > OJO__CHUNK_BYTES) core->batch_target /= 2;
-  if (core->logged == kind) return;
-  core->logged = kind;
-  ojo__log(core, "can't %s of %s: %s; events wait in the pool", core->batch.failed, core->dir, strerror(error));
+  if (ojo__log_kind(core, (uint32_t)error << 8 | (unsigned char)core->batch.failed[0],
+                    "%s: can't %s: %s; events wait in the pool", core->dir, core->batch.failed, strerror(error)))
+    core->logged = true;
 }
 
 /* Writes the rest and the header, renames, and frees the chunks that are done with. */
 static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
-  size_t drop = ojo__harvest_nobody(core);
   unsigned char *schema = (unsigned char *)pool + pool->schema_at;
   ojo_file_header header = pool->file;
+  ojo__harvest_nobody(core);
   bool ok = ojo__buffer_write(core) && !b->error;
   uint64_t bytes = b->offset;
   header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | (core->recovering ? OJO_FILE_RECOVERED : 0));
@@ -2130,10 +2254,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   ok = ok && ojo__write_all(core, schema, header.header_bytes - sizeof header, sizeof header);
   ok = ok && ojo__write_all(core, &header, sizeof header, 0);
   if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
-  if (ok) {
-    if (close(b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
-    b->fd = -1;
-  }
+  if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
   if (!ok || !ojo__rename(core)) {
     ojo__batch_give_up(core);
     return false;
@@ -2144,10 +2265,10 @@ static bool ojo__batch_end(struct ojo__core *core) {
   OJO__SET(&pool->batches, pool->batches + 1);
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
-  ojo__remember(core, drop, bytes);
-  if (core->batch_target < core->desc.flush_bytes) core->batch_target *= 2;
+  ojo__remember(core, bytes);
+  core->batch_target = core->batch_target < core->desc.flush_bytes / 2 ? core->batch_target * 2 : core->desc.flush_bytes;
   if (core->logged) ojo__log(core, "writing to %s again", core->dir);
-  core->logged = 0;
+  core->logged = false;
   b->number = 0;
   return true;
 }
@@ -2207,7 +2328,8 @@ static bool ojo__losses_pending(struct ojo__core *core) {
   for (uint64_t i = 0; i < fresh; i++)
     for (int k = 0; OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++)
       if (OJO__LOAD(&core->threads[i].level[k].lost) > core->threads[i].level[k].lost_harvested) return true;
-  return OJO__LOAD(&core->pool->nobody.lost) > core->pool->nobody.lost_harvested;
+  return OJO__LOAD(&core->pool->nobody.lost) > core->pool->nobody.lost_harvested ||
+         core->pool->gone.events > core->pool->gone.events_harvested;
 }
 
 /* Entries of threads that are gone and wholly written may be used again. */
@@ -2216,7 +2338,12 @@ static void ojo__retire_threads(struct ojo__core *core) {
   uint64_t fresh = OJO__LOAD(&pool->threads_fresh);
   for (uint64_t i = 0; i < fresh; i++) {
     struct ojo__thread *thread = &core->threads[i];
-    bool open = OJO__LOAD(&thread->state) != OJO__THREAD_EXITED || OJO__LOAD(&thread->chunks) != 0;
+    uint32_t state = OJO__LOAD(&thread->state);
+    if (state == OJO__THREAD_FREE) continue;
+    if (state == OJO__THREAD_LIVE && OJO__LOAD(&thread->evicted) &&
+        syscall(SYS_tgkill, core->pid, thread->tid, 0) != 0 && errno == ESRCH)
+      OJO__STORE(&thread->state, state = OJO__THREAD_EXITED);
+    bool open = state != OJO__THREAD_EXITED || OJO__LOAD(&thread->chunks) != 0;
     for (int k = 0; k <= OJO__LEVELS; k++) { /* what is reported, the owner need not report again */
       OJO__STORE(&thread->level[k].lost_taken, thread->level[k].lost_harvested);
       open = open || OJO__LOAD(&thread->level[k].lost) != thread->level[k].lost_harvested;
@@ -2246,6 +2373,10 @@ static void ojo__populate_ahead(struct ojo__core *core) {
   if (ready < OJO__LOAD(&pool->line_fresh[0])) ready = OJO__LOAD(&pool->line_fresh[0]);
   for (; ready < want && ready < shared && ojo__populate_chunk(core, ready); ready++)
     OJO__STORE(&pool->line_fresh[1], ready + 1);
+  uint64_t threads = OJO__LOAD(&pool->threads_fresh);
+  if (threads != core->threads_seen && threads + OJO__THREADS_AHEAD < OJO__THREADS_MAX)
+    ojo__populate(core, &core->threads[threads], OJO__THREADS_AHEAD * sizeof(struct ojo__thread));
+  core->threads_seen = threads;
 }
 
 /* Gives the pages of chunks back that a burst needed and nobody has since: beyond the peak of the last
@@ -2271,21 +2402,37 @@ static void ojo__trim(struct ojo__core *core, uint64_t now) {
   core->peak_since = now;
 }
 
+/* A write beyond RLIMIT_FSIZE fails with EFBIG and raises SIGXFSZ, which ends a program that does not know
+ * why. The flusher blocks all signals; where we write in a caller's thread, this one is held off. */
+static void ojo__file_signal(bool hold, sigset_t *before) {
+  sigset_t one, pending;
+  struct timespec now = {0, 0};
+  sigemptyset(&one);
+  sigaddset(&one, SIGXFSZ);
+  if (hold) {
+    pthread_sigmask(SIG_BLOCK, &one, before);
+    return;
+  }
+  if (!sigismember(before, SIGXFSZ) && sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ))
+    sigtimedwait(&one, NULL, &now);
+  pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 /* One pass: all that was committed before it began is in output/ when it returns true. */
-static bool ojo__pass(struct ojo__core *core) {
-  uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
+static bool ojo__pass_locked(struct ojo__core *core) {
   bool ok = true;
-  pthread_mutex_lock(&core->pass_lock);
-  ojo__trim(core, start);
   ojo__populate_ahead(core);
   ojo__gather(core);
   bool any = core->queue_next != OJO__NONE || core->noted_count || ojo__losses_pending(core);
-  if (any) ojo__anchor_take(core); /* after the limits were noted */
+  ojo__anchor_take(core, any); /* after the limits were noted */
   while (ok && core->queue_next != OJO__NONE) {
     struct ojo__chunk *chunk = &core->chunks[core->queue_next];
-    ok = ojo__batch_room(core);
-    if (!ok) break;
-    ojo__harvest(core, chunk, OJO__LOAD(&chunk->committed));
+    uint64_t end = OJO__LOAD(&chunk->committed);
+    if (end != chunk->harvested) { /* else all of it went out while it was leased */
+      ok = ojo__batch_room(core);
+      if (!ok) break;
+      ojo__harvest(core, chunk, end);
+    }
     core->queue_next = chunk->next ? chunk->next - 1 : OJO__NONE;
   }
   for (uint32_t i = 0; ok && i < core->noted_count; i++) {
@@ -2303,12 +2450,26 @@ static bool ojo__pass(struct ojo__core *core) {
       ok = ojo__batch_room(core);
       if (ok) ojo__harvest_losses(core, thread, k);
     }
-  if (ok && OJO__LOAD(&core->pool->nobody.lost) > core->pool->nobody.lost_harvested) ok = ojo__batch_room(core);
+  if (ok && !core->batch.number && ojo__losses_pending(core)) ok = ojo__batch_room(core); /* thread 0's */
   if (ok && core->batch.number) ok = ojo__batch_end(core);
+  else if (ok) ojo__free_taken(core);
   if (ok && any) ojo__retire_threads(core);
+  return ok;
+}
+
+static bool ojo__pass(struct ojo__core *core) {
+  uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
+  sigset_t before;
+  pthread_mutex_lock(&core->pass_lock);
+  OJO__SET(&core->pass_tid, (uint32_t)syscall(SYS_gettid));
+  ojo__file_signal(true, &before);
+  ojo__trim(core, start);
+  bool ok = ojo__pass_locked(core);
+  ojo__file_signal(false, &before);
+  OJO__SET(&core->pass_tid, 0);
   pthread_mutex_unlock(&core->pass_lock);
   uint64_t took = ojo__clock_ns(CLOCK_MONOTONIC) - start;
-  if (any && took > OJO__PEEK(&core->flush_ns_max)) OJO__SET(&core->flush_ns_max, took);
+  if (took > OJO__PEEK(&core->flush_ns_max)) OJO__SET(&core->flush_ns_max, took);
   return ok;
 }
 
@@ -2322,7 +2483,9 @@ static void *ojo__flusher(void *argument) {
     uint32_t seen = __atomic_load_n(&core->wake, __ATOMIC_SEQ_CST);
     if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
-      if (OJO__LOAD(&pool->line_lease[2]) < core->desc.flush_bytes) ojo__futex_wait(&core->wake, seen, interval);
+      /* The bytes queued are read after sleeping is set; a recorder does it the other way round. */
+      if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes || !OJO__LOAD(&pool->line_full[0]))
+        ojo__futex_wait(&core->wake, seen, interval);
       __atomic_store_n(&core->sleeping, 0, __ATOMIC_SEQ_CST);
     }
     bool stop = OJO__LOAD(&core->stop);
@@ -2331,15 +2494,18 @@ static void *ojo__flusher(void *argument) {
       wait = 0;
       OJO__STORE(&core->done, asked);
       ojo__futex_wake(&core->done);
-      if (stop) return NULL;
+      if (stop) break;
       continue;
     }
     uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
     if (stop && !end) end = now + (uint64_t)OJO__WAIT_MS * 1000000u;
-    if (stop && now > end) return NULL;
+    if (stop && now > end) break;
     wait = wait ? (wait < 500000000u ? wait * 2 : 1000000000u) : 20000000u; /* try again after 20 ms .. 1 s */
     ojo__futex_wait(&core->stop, stop, wait);
   }
+  OJO__STORE(&core->ended, 1); /* ojo_flush calls that came meanwhile wait no longer */
+  ojo__futex_wake(&core->done);
+  return NULL;
 }
 
 /* ---- >>open -------------------------------------------------------------------------------------- */
@@ -2394,41 +2560,50 @@ static void ojo__hex(char *out, const uint8_t *bytes, size_t length) {
   for (size_t i = 0; i < length; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
 }
 
-/* mkdir -p, then handles on DIR/staging and DIR/output that a symlink planted there can't turn away. */
+/* mkdir -p, then handles on DIR/staging and DIR/output that a symlink planted there can't turn away. Called
+ * again when a directory was removed under us: the handles change only if both can be had. */
 static ojo_result ojo__open_dirs(struct ojo__core *core) {
-  char path[PATH_MAX];
   const char *const name[2] = {"staging", "output"};
-  int *const fd[2] = {&core->staging_fd, &core->output_fd};
-  size_t length = strlen(core->dir);
+  const char *where = core->path[0] ? core->path : core->dir;
+  char path[PATH_MAX];
+  int fd[2] = {-1, -1};
+  size_t length = strlen(where);
   if (length + 32 >= sizeof path) {
-    ojo__log(core, "%.60s...: the path has %zu bytes, too long", core->dir, length);
+    ojo__log(core, "%.60s...: the path has %zu bytes, too long", where, length);
     return OJO_ERR_ARGUMENT;
   }
   for (size_t i = 1; i <= length; i++) {
-    if (core->dir[i] != '/' && core->dir[i] != 0) continue;
-    memcpy(path, core->dir, i);
+    if (where[i] != '/' && where[i] != 0) continue;
+    memcpy(path, where, i);
     path[i] = 0;
     if (mkdir(path, (mode_t)core->desc.dir_mode) != 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
       break; /* the open below tells */
   }
-  int dir = open(core->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int error = errno;
+  int dir = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = errno;
   for (int i = 0; dir >= 0 && i < 2; i++) {
-    if (*fd[i] >= 0) close(*fd[i]);
     int made = mkdirat(dir, name[i], (mode_t)core->desc.dir_mode);
-    *fd[i] = made == 0 || errno == EEXIST
-                 ? openat(dir, name[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-    if (*fd[i] >= 0) continue;
-    error = errno;
-    close(dir);
-    dir = -1;
+    if (made == 0 || errno == EEXIST)
+      fd[i] = ojo__keep_fd(openat(dir, name[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (fd[i] < 0) {
+      error = errno;
+      ojo__close_fd(&dir);
+    }
   }
-  if (dir >= 0) {
-    close(dir);
-    return OJO_OK;
+  if (dir < 0) {
+    ojo__close_fd(&fd[0]);
+    ojo__close_fd(&fd[1]);
+    if (!core->pool) ojo__log(core, "can't make the directories of %s: %s", where, strerror(error));
+    errno = error;
+    return error == EACCES || error == EPERM ? OJO_ERR_PERMISSION : OJO_ERR_IO;
   }
-  if (!core->pool) ojo__log(core, "can't make the directories of %s: %s", core->dir, strerror(error));
-  return error == EACCES || error == EPERM ? OJO_ERR_PERMISSION : OJO_ERR_IO;
+  close(dir);
+  ojo__close_fd(&core->staging_fd);
+  ojo__close_fd(&core->output_fd);
+  core->staging_fd = fd[0];
+  core->output_fd = fd[1];
+  if (core->crash_safe) ojo__pool_link(core); /* it went with the old staging/ */
+  if (!core->path[0] && !realpath(core->dir, core->path)) core->path[0] = 0; /* for chdir */
+  return OJO_OK;
 }
 
 /* ---- >>recover ---------------------------------------------------------------------------------- */
@@ -2504,9 +2679,7 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
   for (uint64_t i = 0; i <= pool->threads_fresh; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
       struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
-      if (level->batch < pool->open_batch || done) continue;
-      level->ordinal_harvested = level->ordinal_published;
-      level->lost_harvested = level->lost_published;
+      if (level->batch >= pool->open_batch && !done) ojo__level_roll_back(pool, level);
     }
   for (uint32_t i = 0; i < dead->chunk_count; i++) {
     struct ojo__chunk *chunk = &dead->chunks[i];
@@ -2538,7 +2711,7 @@ static bool ojo__recover_write(struct ojo__core *dead) {
   bool ok = found && dead->buffer;
   uint32_t count = ok ? ojo__recover_list(dead, found) : 0;
   if (ok && (count || ojo__losses_pending(dead))) {
-    ojo__anchor_take(dead); /* ticks since the last pass lie before it */
+    ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
     ok = ojo__batch_room(dead);
     for (uint32_t i = 0; ok && i < count; i++) {
       struct ojo__chunk *chunk = &dead->chunks[found[i].index];
@@ -2552,6 +2725,13 @@ static bool ojo__recover_write(struct ojo__core *dead) {
   free(found);
   free(dead->buffer);
   return ok;
+}
+
+/* /dev/shm/ojo_{boot id}_{trace id}, in hex, and nothing else. */
+static bool ojo__pool_name(const char *path) {
+  static const char digits[] = "0123456789abcdef";
+  return strncmp(path, "/dev/shm/ojo_", 13) == 0 && strspn(path + 13, digits) == 32 && path[45] == '_' &&
+         strspn(path + 46, digits) == 32 && path[78] == 0;
 }
 
 /* Recovers the pool that a link in staging/ names, if its owner is dead: nobody holds its lock. A link is
@@ -2574,10 +2754,15 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     ojo__hex(boot_hex, boot, 16);
     snprintf(path, sizeof path, "/dev/shm/ojo_%s_%.32s", boot_hex, link + 5);
   }
-  if (got < 0 || strncmp(path, "/dev/shm/ojo_", 13) != 0 || strchr(path + 9, '/')) return OJO_OK;
+  if (got < 0 || !ojo__pool_name(path)) return OJO_OK;
   int lock = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-  if (lock < 0) { /* a reboot emptied /dev/shm, or a recoverer died here. (A live owner has made its pool) */
-    if (errno == ENOENT) unlinkat(opener->staging_fd, link, 0);
+  if (lock < 0) { /* not in this /dev/shm: of an earlier boot; else another container's, and it may live */
+    uint8_t boot[16];
+    char boot_hex[33];
+    bool gone = errno == ENOENT;
+    ojo__boot_id(boot);
+    ojo__hex(boot_hex, boot, 16);
+    if (gone && memcmp(path + 13, boot_hex, 32) != 0) unlinkat(opener->staging_fd, link, 0);
     return OJO_OK;
   }
   bool ours = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0 && S_ISREG(st.st_mode) &&
@@ -2617,7 +2802,11 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     dead->data = (unsigned char *)map + pool->data_at;
     dead->queue_head = dead->queue_next = dead->queue_tail = OJO__NONE;
     dead->batch.fd = -1;
+    sigset_t before;
+    ojo__file_signal(true, &before);
     if (!ojo__recover_write(dead)) result = OJO_ERR_IO;
+    ojo__file_signal(false, &before);
+    if (result != OJO_OK) ojo__log(opener, "%s: the events of %s wait there", opener->dir, path);
     else
       ojo__log(opener, "recovered %llu events of process %u, which did not close its tracer, into %s/output",
                (unsigned long long)dead->written, (unsigned)pool->file.pid, opener->dir);
@@ -2630,9 +2819,10 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     ojo__log(opener, "can't map the pool %s: %s", path, strerror(errno));
     result = OJO_ERR_IO;
   }
-  if (result == OJO_OK) {
-    unlink(path);
+  if (result == OJO_OK) { /* as ojo__pool_file_drop */
+    if (pool) pool->magic[0] = 0;
     unlinkat(opener->staging_fd, link, 0);
+    unlink(path);
   }
   free(dead);
   if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
@@ -2719,6 +2909,14 @@ static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *t
     if (room >= least) bytes = room - room / 8;
     else *tmpfs = false;
   }
+  struct rlimit file, space;
+  if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY && bytes > space.rlim_cur / 4)
+    bytes = space.rlim_cur / 4; /* the application needs some too */
+  if (*tmpfs && getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur != RLIM_INFINITY &&
+      bytes + bytes / 16 + least > file.rlim_cur) {
+    if (file.rlim_cur >= 2 * least) bytes = (file.rlim_cur - least) / 2; /* ftruncate would raise SIGXFSZ */
+    else *tmpfs = false;
+  }
   uint64_t full = wanted ? wanted : (uint64_t)512 << 20;
   if (bytes < full)
     ojo__log(core, "pool of %s: %llu KiB, not %llu: memory is limited", core->dir,
@@ -2731,6 +2929,7 @@ static void ojo__pool_link(struct ojo__core *core) {
   char text[160];
   int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
   int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0 && errno == EEXIST) return;
   if (fd < 0 || write(fd, text, (size_t)n) != n)
     ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir,
              core->link_name, strerror(errno));
@@ -2746,34 +2945,36 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
   ojo__hex(trace_hex, trace, 16);
   snprintf(core->pool_path, sizeof core->pool_path, "/dev/shm/ojo_%s_%s", boot_hex, trace_hex);
   snprintf(core->link_name, sizeof core->link_name, "pool_%s.link", trace_hex);
-  core->pool_fd = open(core->pool_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  core->pool_fd = ojo__keep_fd(open(core->pool_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (core->pool_fd < 0) return false;
-  core->lock_fd = open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  core->lock_fd = ojo__keep_fd(open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   if (core->lock_fd < 0 || flock(core->lock_fd, LOCK_EX | LOCK_NB) != 0) return false;
   ojo__pool_link(core); /* once it is locked; and at once, lest a crash leave a pool that nobody finds */
   return ftruncate(core->pool_fd, (off_t)bytes) == 0;
 }
 
+/* Takes the pool's names away: the mark first, so that a crash in between leaves what ojo__remove_unborn
+ * removes, then the link, then the pool. */
 static void ojo__pool_file_drop(struct ojo__core *core) {
-  if (core->pool_fd >= 0) { /* the link last: it is how the pool is found */
-    unlink(core->pool_path);
+  if (core->pool_fd >= 0) {
+    if (core->pool) core->pool->magic[0] = 0;
     unlinkat(core->staging_fd, core->link_name, 0);
+    unlink(core->pool_path);
   }
-  if (core->pool_fd >= 0) close(core->pool_fd);
-  if (core->lock_fd >= 0) close(core->lock_fd);
-  core->pool_fd = core->lock_fd = -1;
+  ojo__close_fd(&core->pool_fd);
+  ojo__close_fd(&core->lock_fd);
 }
 
-/* Closed tracers' addresses are used again, oldest first, once OJO__QUARANTINE newer ones are closed: a
+/* Closed tracers' addresses are used again, oldest first, once OJO__QUARANTINE of that size are closed: a
  * recorder that is late stores into memory that is nobody's, not into another tracer's pool. Under
  * ojo__lock. NULL: map anew. */
 static struct ojo__core *ojo__oldest_closed(uint64_t map_bytes) {
   struct ojo__core *oldest = NULL;
   uint64_t closed = 0;
   for (struct ojo__core *c = ojo__cores; c; c = c->next)
-    if (c->closed && c->closed != UINT64_MAX) {
+    if (c->closed && c->closed != UINT64_MAX && c->pool && c->map_bytes == map_bytes) {
       closed++;
-      if (c->map_bytes == map_bytes && (!oldest || c->closed < oldest->closed)) oldest = c;
+      if (!oldest || c->closed < oldest->closed) oldest = c;
     }
   return closed >= OJO__QUARANTINE ? oldest : NULL;
 }
@@ -2807,7 +3008,9 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
     ojo__pool_file_drop(core);
   }
   if (at == MAP_FAILED) {
+    ojo__pool_file_drop(core);
     ojo__log(core, "can't map a pool of %llu KiB: %s", (unsigned long long)(core->map_bytes >> 10), strerror(errno));
+    core->map_bytes = 0;
     return false;
   }
   core->chunk_count = (uint32_t)(count + nested);
@@ -2816,17 +3019,17 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
   if (count < asked)
     ojo__log(core, "pool of %s: %llu KiB, not %llu: address space is limited", core->dir,
              (unsigned long long)(count * OJO__CHUNK_BYTES >> 10), (unsigned long long)(bytes >> 10));
+  /* Header, anchors and the first thread entries; on a tmpfs that filled up meanwhile: not on it. */
+  if (!ojo__populate(core, at, threads + OJO__THREADS_AHEAD * sizeof(struct ojo__thread)) && tmpfs) {
+    tmpfs = false;
+    ojo__log(core, "/dev/shm is full: events in memory will not survive a crash");
+    ojo__pool_file_drop(core);
+    if (mmap(at, core->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0) == MAP_FAILED)
+      return false;
+  }
   core->pool = (struct ojo__pool *)at;
   core->crash_safe = tmpfs;
-  if (!ojo__populate(core, at, threads)) { /* header and anchors */
-    if (tmpfs) { /* a tmpfs that filled up meanwhile */
-      munmap(at, core->map_bytes); /* nobody has seen these addresses yet */
-      core->pool = NULL;
-      ojo__pool_file_drop(core);
-      ojo__log(core, "/dev/shm is full: events in memory will not survive a crash");
-      return ojo__pool_map(core, bytes, schema_bytes, false, file);
-    }
-  }
   madvise(at, core->map_bytes, MADV_DONTFORK);
   madvise(at, core->map_bytes, MADV_DONTDUMP);
   core->anchors = (struct ojo__anchor *)(void *)((unsigned char *)at + anchors);
@@ -2969,7 +3172,7 @@ static void ojo__fill_desc(struct ojo__core *core, const ojo_desc *desc) {
   if (!d->flush_interval_ms) d->flush_interval_ms = 1000;
   if (!d->block_timeout_ms) d->block_timeout_ms = 10000;
   if (!d->flush_bytes) d->flush_bytes = 10u << 20;
-  if (d->disk_bytes_max && d->flush_bytes > d->disk_bytes_max / 4) d->flush_bytes = d->disk_bytes_max / 4;
+  if (d->disk_bytes_max && d->flush_bytes > d->disk_bytes_max / 4) d->flush_bytes = d->disk_bytes_max / 4 + 1;
   if (!d->file_mode) d->file_mode = 0600;
   if (!d->dir_mode) d->dir_mode = 0700;
   d->clock = ojo__clock_choose(d->clock);
@@ -2979,13 +3182,12 @@ static void ojo__fill_desc(struct ojo__core *core, const ojo_desc *desc) {
 /* Gives back all that a tracer holds but its addresses: the struct and the pool's range stay mapped, so
  * that a recorder that is late touches no foreign memory. */
 static void ojo__release(struct ojo__core *core) {
+  ojo__pool_file_drop(core);
   if (core->pool && mmap((void *)core->pool, core->map_bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     ojo__log(core, "can't give the pool's memory back: %s", strerror(errno));
-  ojo__pool_file_drop(core);
-  if (core->staging_fd >= 0) close(core->staging_fd);
-  if (core->output_fd >= 0) close(core->output_fd);
-  core->staging_fd = core->output_fd = -1;
+  ojo__close_fd(&core->staging_fd);
+  ojo__close_fd(&core->output_fd);
   ojo__free(core, core->buffer);
   ojo__free(core, core->noted);
   ojo__free(core, core->published);
@@ -3001,16 +3203,12 @@ static void ojo__close_all(void) {
   for (;;) {
     pthread_mutex_lock(&ojo__lock);
     struct ojo__core *core = ojo__cores;
-    while (core && (core->closed || core->closing || core->pid != pid)) core = core->next;
+    while (core && (core->closed || core->pid != pid || OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)))
+      core = core->next;
     pthread_mutex_unlock(&ojo__lock);
     if (!core) return;
     ojo_close(core->t);
   }
-}
-
-/* A copy inside a library that is unloaded: no thread may run its code at its exit. */
-__attribute__((destructor)) static void ojo__unload(void) {
-  if (ojo__process_ready) pthread_key_delete(ojo__key);
 }
 
 static void ojo__fork_lock(void) { pthread_mutex_lock(&ojo__lock); }
@@ -3021,18 +3219,26 @@ static void ojo__fork_child(void) {
   for (struct ojo__core *core = ojo__cores; core; core = core->next) {
     memset(core->t, 0, sizeof *core->t);
     if (core->closed) continue;
-    int *const fds[] = {&core->lock_fd, &core->pool_fd, &core->staging_fd, &core->output_fd};
-    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
-      if (*fds[i] >= 0) close(*fds[i]);
-      *fds[i] = -1;
-    }
-    if (core->batch.fd > 0) close(core->batch.fd);
+    int *const fds[] = {&core->lock_fd, &core->pool_fd, &core->staging_fd, &core->output_fd, &core->batch.fd};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) ojo__close_fd(fds[i]);
     if (core->pool)
       mmap((void *)core->pool, core->map_bytes, PROT_READ | PROT_WRITE,
            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     core->closed = UINT64_MAX; /* never used again */
   }
   pthread_mutex_unlock(&ojo__lock);
+}
+
+/* At load, not at the first ojo_open: a copy that only adopts tracers needs the key as well, and a fork
+ * may come at any time. At unload no thread may run our code at its exit any more. */
+static void ojo__load_once(void) {
+  ojo__key_made = pthread_key_create(&ojo__key, ojo__thread_exit) == 0 &&
+                  pthread_atfork(ojo__fork_lock, ojo__fork_unlock, ojo__fork_child) == 0;
+}
+__attribute__((constructor)) static void ojo__load(void) { pthread_once(&ojo__once, ojo__load_once); }
+__attribute__((destructor)) static void ojo__unload(void) {
+  if (ojo__key_made) pthread_key_delete(ojo__key);
+  ojo__key_made = false;
 }
 
 #ifndef MADV_WIPEONFORK
@@ -3076,7 +3282,9 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   ojo_result result = ojo__open_dirs(core);
   if (result == OJO_OK) result = ojo__make_schema(core, desc, &schema_bytes);
   if (result != OJO_OK) return result;
+  core->type_count = desc->type_count;
   core->desc.types = NULL;
+  core->desc.type_count = 0;
   ojo__recover_all(core);
   ojo__make_header(core, &file, schema_bytes);
   uint64_t bytes = ojo__pool_bytes(core, desc->buffer_bytes, &tmpfs);
@@ -3085,7 +3293,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
     ojo__log(core, "no room in a tmpfs at /dev/shm: events in memory will not survive a crash");
   struct ojo__pool *pool = core->pool;
   if (schema_bytes) memcpy((char *)pool + pool->schema_at, core->schema, schema_bytes);
-  if (!realpath(core->dir, pool->dir)) pool->dir[0] = 0;
+  memcpy(pool->dir, core->path, sizeof pool->dir);
   core->buffer = (unsigned char *)ojo__alloc(core, OJO__BUFFER_BYTES);
   core->noted = (struct ojo__noted *)ojo__alloc(core, (core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
@@ -3093,7 +3301,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   if (!core->buffer || !core->noted || !core->published) return OJO_ERR_MEMORY;
   core->t->clock = (uint32_t)core->desc.clock;
   core->t->core = core;
-  ojo__anchor_take(core);
+  ojo__anchor_take(core, true);
   ojo__populate_ahead(core);
   ojo__random(&core->t->generation, sizeof core->t->generation);
   core->t->generation |= OJO__NS_BIT; /* bit 63 tells it from a marker, a frame's address */
@@ -3115,19 +3323,16 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   if (!out) return OJO_ERR_ARGUMENT;
   *out = NULL;
   if (!desc || !desc->dir || !*desc->dir) return OJO_OK;
+  int cancel = 0;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* files are opened with the lock held */
+  pthread_once(&ojo__once, ojo__load_once);
   pthread_mutex_lock(&ojo__lock);
-  if (!ojo__process_ready) {
-    if (pthread_key_create(&ojo__key, ojo__thread_exit) != 0 ||
-        pthread_atfork(ojo__fork_lock, ojo__fork_unlock, ojo__fork_child) != 0) {
-      pthread_mutex_unlock(&ojo__lock);
-      return OJO_ERR_MEMORY;
-    }
-    atexit(ojo__close_all);
-    ojo__process_ready = 1;
-  }
-  struct ojo__core *core = ojo__core_make();
+  static bool at_exit; /* only a copy that opens tracers closes them */
+  if (!at_exit) at_exit = atexit(ojo__close_all) == 0;
+  struct ojo__core *core = at_exit && ojo__key_made ? ojo__core_make() : NULL;
   if (!core) {
     pthread_mutex_unlock(&ojo__lock);
+    pthread_setcancelstate(cancel, NULL);
     return OJO_ERR_MEMORY;
   }
   core->pool_fd = core->lock_fd = core->staging_fd = core->output_fd = core->batch.fd = -1;
@@ -3154,6 +3359,7 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
     core->closed = ++ojo__closings;
   }
   pthread_mutex_unlock(&ojo__lock);
+  pthread_setcancelstate(cancel, NULL);
   return result;
 }
 
@@ -3236,7 +3442,7 @@ OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns) {
   if (t) OJO__SET(&t->manual_now_ns, ns);
 }
 
-OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc) {
+static uint32_t ojo__flow_open(ojo_tracer *t, uint64_t raw, const ojo_flow_desc *desc) {
   static const unsigned char nothing[20] = {0};
   ojo_flow_desc zero;
   memset(&zero, 0, sizeof zero);
@@ -3268,33 +3474,41 @@ OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc) {
     if (lengths[i]) memcpy(p, parts[i] ? parts[i] : nothing, lengths[i]);
     p += lengths[i];
   }
-  ojo__ext(t, 0, OJO_FLOW, flow, desc->key, bytes, (size_t)(p - bytes));
+  ojo__ext(t, raw, OJO_FLOW, flow, desc->key, bytes, (size_t)(p - bytes));
   return flow;
+}
+OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc) { return ojo__flow_open(t, 0, desc); }
+OJO_API uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc) {
+  return ojo__flow_open(t, ojo__raw(time), desc);
 }
 
 OJO_API ojo_result ojo_flush(ojo_tracer *t) {
   if (!t || t->abi != OJO_ABI) return OJO_OK;
   struct ojo__core *core = t->core;
+  if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
   if (core->desc.no_thread) return ojo__pass(core) ? OJO_OK : OJO_ERR_IO;
-  if (pthread_equal(pthread_self(), core->thread)) return OJO_ERR_MODE;
   uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u, now;
   uint32_t mine = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
   ojo__wake_flusher(core);
   for (;;) {
     uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
     if ((int32_t)(done - mine) >= 0) return OJO_OK;
+    if (OJO__LOAD(&core->ended)) return OJO_OK; /* closed meanwhile, by a pass that came after the call */
     if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) return OJO_ERR_TIMEOUT;
-    ojo__futex_wait(&core->done, done, end - now);
+    ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
   }
 }
 
-OJO_API ojo_result ojo_close(ojo_tracer *t) {
-  if (!t || t->abi != OJO_ABI) return OJO_OK;
+static ojo_result ojo__close(ojo_tracer *t) {
   struct ojo__core *core = t->core;
   pthread_mutex_lock(&ojo__lock);
   bool mine = !core->closed && !core->closing;
   core->closing = true;
   pthread_mutex_unlock(&ojo__lock);
+  while (!mine && OJO__LOAD(&core->closed) == 0) { /* another thread closes it, or exit does: wait for it */
+    struct timespec wait = {0, 1000000};
+    nanosleep(&wait, NULL);
+  }
   if (!mine) return OJO_OK;
   OJO__STORE(&t->mask, 0);
   if (core->desc.no_thread) {
@@ -3314,9 +3528,18 @@ OJO_API ojo_result ojo_close(ojo_tracer *t) {
   t->generation = 0;
   t->abi = 0;
   ojo__release(core);
-  core->closed = ++ojo__closings;
+  OJO__STORE(&core->closed, ++ojo__closings);
   pthread_mutex_unlock(&ojo__lock);
   return s.written < s.recorded ? OJO_ERR_IO : OJO_OK;
+}
+
+OJO_API ojo_result ojo_close(ojo_tracer *t) {
+  int cancel = 0;
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  ojo_result result = ojo__close(t);
+  pthread_setcancelstate(cancel, NULL);
+  return result;
 }
 
 #ifdef __cplusplus

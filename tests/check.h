@@ -34,9 +34,10 @@ __attribute__((format(printf, 2, 3))) static bool check(bool ok, const char *for
   return false;
 }
 
+/* What this machine or build can't do. Nothing that could be installed would help. */
 static inline void check_skip(const char *name, const char *reason) {
   check__skipped++;
-  printf("skip: %s: %s\n", name, reason);
+  printf("skip (not installable): %s: %s\n", name, reason);
 }
 
 /* The last line of a part and its exit code. */
@@ -174,7 +175,8 @@ static inline bool check_parse(const char *data, size_t bytes, check_event **eve
     if ((bytes - at) / 24 < 1 + n || (n && (slot.type & OJO_SIZED))) return false;
     if (type == OJO_RUN) thread = slot.flow;
     if (type != OJO_RUN && type != OJO_THREAD) {
-      *events = (check_event *)realloc(*events, (*count + 1) * sizeof **events);
+      if (*count == 0 || (*count >= 64 && (*count & (*count - 1)) == 0)) /* room: 64, then powers of two */
+        *events = (check_event *)realloc(*events, (*count ? *count * 2 : 64) * sizeof **events);
       if (!*events) abort();
       check_event *e = &(*events)[(*count)++];
       memset(e, 0, sizeof *e);
@@ -196,11 +198,14 @@ static inline bool check_parse(const char *data, size_t bytes, check_event **eve
   return at == bytes;
 }
 
+static char **check__loaded;
+static size_t check__loads;
 static inline int check__by_name(const void *a, const void *b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The events of all files of DIR/output/, by file name. Free *events; the files' bytes are left loaded. */
+/* The events of all files of DIR/output/, by file name. Free *events; the files' bytes stay loaded, and
+ * reachable, until the program ends. */
 static inline size_t check_events(const char *dir, check_event **events) {
   char output[4096], path[4352], *names[1024];
   size_t files = 0, count = 0, bytes, i;
@@ -217,6 +222,9 @@ static inline size_t check_events(const char *dir, check_event **events) {
   for (i = 0; i < files; i++) {
     snprintf(path, sizeof path, "%s/%s", output, names[i]);
     char *data = check_load(path, &bytes);
+    check__loaded = (char **)realloc(check__loaded, (check__loads + 1) * sizeof *check__loaded);
+    if (!check__loaded) abort();
+    check__loaded[check__loads++] = data;
     check(data && check_parse(data, bytes, events, &count), "%s is sound", path);
     free(names[i]);
   }
