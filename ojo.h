@@ -265,6 +265,7 @@ typedef enum ojo_drop_reason { /* EVENTS_DROPPED: why */
 #define OJO_EXTENSION_SHIFT 24       /* bits 24..31: n, the extension slots that follow */
 #define OJO_SIZED_VALUE_BITS 44
 #define OJO_SIZED_SIZE_BITS 20
+#define OJO__NS_BIT (UINT64_C(1) << 63) /* in a time as recorded: ns of CLOCK_MONOTONIC, not a tick */
 
 typedef struct ojo_event { /* one slot; little-endian */
   uint64_t ts;             /* ns since the trace's start */
@@ -508,7 +509,6 @@ OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t);
 
 /* ---- the hot path ------------------------------------------------------------------------------ */
 
-#define OJO__NS_BIT (UINT64_C(1) << 63) /* in a stored time: ns of CLOCK_MONOTONIC, not a tick */
 #define OJO__CHUNK_BYTES 65536u
 #define OJO__CHUNK_LIMIT (OJO__CHUNK_BYTES / OJO_SLOT_BYTES * OJO_SLOT_BYTES)
 
@@ -612,14 +612,61 @@ OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
   ojo__hot.generation = generation;
 }
 
-/* A time as stored: a caller's ns get bit 63, a stamp of ojo_now loses it. */
-OJO__INLINE uint64_t ojo__raw(uint64_t time) { return time ^ OJO__NS_BIT; }
-
 /* A stamp for the `_at` calls, for all events of one packet: CLOCK_MONOTONIC ns, or a tick with bit 63
  * set, which only `_at` of a tracer understands. 0 if t is NULL. Signal-safe. */
 OJO__INLINE uint64_t ojo_now(const ojo_tracer *t) {
   return t && __atomic_load_n(&t->mask, __ATOMIC_RELAXED) ? ojo__raw_now(t) ^ OJO__NS_BIT : 0;
 }
+
+#else /* OJO_DISABLE: nothing is wanted; the calls below compile to nothing, type-checked */
+#define OJO__NOTHING(...) static inline OJO__UNUSED __VA_ARGS__
+OJO__NOTHING(ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc)) {
+  (void)desc;
+  return *out = NULL, OJO_OK;
+}
+OJO__NOTHING(ojo_result ojo_close(ojo_tracer *t)) { return (void)t, OJO_OK; }
+OJO__NOTHING(ojo_result ojo_flush(ojo_tracer *t)) { return (void)t, OJO_OK; }
+OJO__NOTHING(ojo_stats ojo_query_stats(ojo_tracer *t)) {
+  static ojo_stats zero;
+  return (void)t, zero;
+}
+OJO__NOTHING(ojo_desc ojo_query_desc(ojo_tracer *t)) {
+  static ojo_desc zero;
+  return (void)t, zero;
+}
+OJO__NOTHING(const char *ojo_result_string(ojo_result r)) { return (void)r, "tracing is compiled out"; }
+OJO__NOTHING(ojo_tracer *ojo_adopt(ojo_tracer *t)) { return (void)t, (ojo_tracer *)NULL; }
+OJO__NOTHING(void ojo_enable(ojo_tracer *t, uint32_t mask)) { (void)t, (void)mask; }
+OJO__NOTHING(void ojo_sample_flows(ojo_tracer *t, uint32_t n)) { (void)t, (void)n; }
+OJO__NOTHING(void ojo_set_now(ojo_tracer *t, uint64_t ns)) { (void)t, (void)ns; }
+OJO__NOTHING(uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc)) {
+  return (void)t, (void)time, (void)desc, 1;
+}
+OJO__NOTHING(ojo_result ojo_recover(const char *dir)) { return (void)dir, OJO_OK; }
+OJO__NOTHING(uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc)) { return (void)t, (void)desc, 1; }
+OJO__NOTHING(uint64_t ojo_now(const ojo_tracer *t)) { return (void)t, 0; }
+OJO__NOTHING(bool ojo__wanted(const ojo_tracer *t, uint32_t type, uint32_t flow)) {
+  return (void)t, (void)type, (void)flow, false;
+}
+OJO__NOTHING(void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload)) {
+  (void)t, (void)raw, (void)type, (void)flow, (void)payload;
+}
+OJO__NOTHING(void ojo__ext(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
+                           const void *bytes, size_t length)) {
+  (void)t, (void)raw, (void)type, (void)flow, (void)payload, (void)bytes, (void)length;
+}
+OJO__NOTHING(void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t value,
+                                  uint64_t size)) {
+  (void)t, (void)raw, (void)type, (void)flow, (void)value, (void)size;
+}
+OJO__NOTHING(void ojo__retransmit(ojo_tracer *t, uint64_t raw, uint32_t flow, uint64_t o, uint64_t n)) {
+  (void)t, (void)raw, (void)flow, (void)o, (void)n;
+}
+#endif
+
+/* A time as stored: a caller's ns get bit 63, a stamp of ojo_now loses it. */
+OJO__INLINE uint64_t ojo__raw(uint64_t time) { return time ^ OJO__NS_BIT; }
+
 /* Records an event. Any thread; signal-safe; wait-free unless OJO_OVERFLOW_BLOCK waits. */
 OJO__INLINE void ojo_record(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload) {
   if (ojo__wanted(t, type, flow)) ojo__record(t, 0, type & OJO_TYPE_MASK, flow, payload);
@@ -666,65 +713,6 @@ OJO__INLINE void ojo_packet_retransmit_at(ojo_tracer *t, uint64_t time, uint32_t
   if (ojo__wanted(t, OJO_PACKET_RETRANSMIT_OLD, flow))
     ojo__retransmit(t, ojo__raw(time), flow, old_number, new_number);
 }
-
-#else /* OJO_DISABLE: the same calls, type-checked, compiled to nothing */
-#define OJO__NOTHING(...) static inline OJO__UNUSED __VA_ARGS__
-OJO__NOTHING(ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc)) {
-  (void)desc;
-  return *out = NULL, OJO_OK;
-}
-OJO__NOTHING(ojo_result ojo_close(ojo_tracer *t)) { return (void)t, OJO_OK; }
-OJO__NOTHING(ojo_result ojo_flush(ojo_tracer *t)) { return (void)t, OJO_OK; }
-OJO__NOTHING(ojo_stats ojo_query_stats(ojo_tracer *t)) {
-  static ojo_stats zero;
-  return (void)t, zero;
-}
-OJO__NOTHING(ojo_desc ojo_query_desc(ojo_tracer *t)) {
-  static ojo_desc zero;
-  return (void)t, zero;
-}
-OJO__NOTHING(const char *ojo_result_string(ojo_result r)) { return (void)r, "tracing is compiled out"; }
-OJO__NOTHING(ojo_tracer *ojo_adopt(ojo_tracer *t)) { return (void)t, (ojo_tracer *)NULL; }
-OJO__NOTHING(void ojo_enable(ojo_tracer *t, uint32_t mask)) { (void)t, (void)mask; }
-OJO__NOTHING(void ojo_sample_flows(ojo_tracer *t, uint32_t n)) { (void)t, (void)n; }
-OJO__NOTHING(void ojo_set_now(ojo_tracer *t, uint64_t ns)) { (void)t, (void)ns; }
-OJO__NOTHING(uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc)) {
-  return (void)t, (void)time, (void)desc, 1;
-}
-OJO__NOTHING(ojo_result ojo_recover(const char *dir)) { return (void)dir, OJO_OK; }
-OJO__NOTHING(uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc)) { return (void)t, (void)desc, 1; }
-OJO__NOTHING(uint64_t ojo_now(const ojo_tracer *t)) { return (void)t, 0; }
-OJO__NOTHING(void ojo_record(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload)) {
-  (void)t, (void)flow, (void)type, (void)payload;
-}
-OJO__NOTHING(void ojo_record_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
-                                uint64_t payload)) {
-  (void)t, (void)time, (void)flow, (void)type, (void)payload;
-}
-OJO__NOTHING(void ojo_record_sized(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t value,
-                                   uint64_t size)) {
-  (void)t, (void)flow, (void)type, (void)value, (void)size;
-}
-OJO__NOTHING(void ojo_record_sized_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
-                                      uint64_t value, uint64_t size)) {
-  (void)t, (void)time, (void)flow, (void)type, (void)value, (void)size;
-}
-OJO__NOTHING(void ojo_record_ext(ojo_tracer *t, uint32_t flow, uint32_t type, uint64_t payload,
-                                 const void *bytes, size_t length)) {
-  (void)t, (void)flow, (void)type, (void)payload, (void)bytes, (void)length;
-}
-OJO__NOTHING(void ojo_record_ext_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint32_t type,
-                                    uint64_t payload, const void *bytes, size_t length)) {
-  (void)t, (void)time, (void)flow, (void)type, (void)payload, (void)bytes, (void)length;
-}
-OJO__NOTHING(void ojo_packet_retransmit(ojo_tracer *t, uint32_t flow, uint64_t o, uint64_t n)) {
-  (void)t, (void)flow, (void)o, (void)n;
-}
-OJO__NOTHING(void ojo_packet_retransmit_at(ojo_tracer *t, uint64_t time, uint32_t flow, uint64_t o,
-                                           uint64_t n)) {
-  (void)t, (void)time, (void)flow, (void)o, (void)n;
-}
-#endif
 
 /* ---- flows, and what follows from the calls above ---------------------------------------------- */
 
@@ -935,7 +923,7 @@ static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t b
 
 #if !defined(MAP_ANONYMOUS) || !defined(O_NOFOLLOW)
 #error "ojo.h: a libc header came before it under strict -std=c11: include ojo.h first, or define _DEFAULT_SOURCE"
-#endif
+#else /* to the end: one error, not a hundred */
 
 #ifndef OJO_ASSERT
 #include <assert.h>
@@ -3544,6 +3532,7 @@ OJO_API ojo_result ojo_close(ojo_tracer *t) {
 
 #ifdef __cplusplus
 }
+#endif
 #endif
 #endif /* OJO_IMPLEMENTATION_GUARD */
 

@@ -434,6 +434,26 @@ static void test_batches(void) {
   check(load() == 20000, "all events");
 }
 
+/* A thread that ends with all its events written leaves nothing to write. */
+static void *one_record(void *t) {
+  ojo_record((ojo_tracer *)t, 1, OJO_PACKET_SENT, 1);
+  ojo_flush((ojo_tracer *)t);
+  return NULL;
+}
+static void test_no_empty_batch(void) {
+  ojo_desc d = desc_with_logger();
+  pthread_t id;
+  ojo_tracer *t = open_desc(&d);
+  for (int i = 0; i < 5; i++) {
+    pthread_create(&id, NULL, one_record, t);
+    pthread_join(id, NULL);
+    ojo_flush(t);
+  }
+  check(count_files("output") == 5 && ojo_query_stats(t).chunks_in_use == 0, "%u batches for 5 events",
+        count_files("output"));
+  ojo_close(t);
+}
+
 /* A pool whose process died is recovered at the next open; one whose process lives is left alone. */
 static void die_with_events(const ojo_desc *d, uint64_t written, uint64_t pending) {
   fflush(stdout);
@@ -564,7 +584,11 @@ static void test_idle_memory(void) {
     if (!burst) check(peak > (16u << 20) && (uint64_t)st.st_blocks * 512 < 6u << 20, "pool of %llu MiB idles at %llu MiB",
                       (unsigned long long)(peak >> 20), (unsigned long long)st.st_blocks >> 11);
   }
-  check(ojo_query_stats(t).dropped == 0 && ojo_close(t) == OJO_OK && load() == n, "nothing lost over it");
+  ojo_stats s = ojo_query_stats(t);
+  ojo_result closed = ojo_close(t);
+  size_t count = load();
+  check(s.dropped == 0 && closed == OJO_OK && count == n, "over idle memory: %llu dropped, close gives %d, %zu events of %llu",
+        (unsigned long long)s.dropped, (int)closed, count, (unsigned long long)n);
 }
 
 static void test_adopt(void) {
@@ -579,8 +603,8 @@ static void test_adopt(void) {
 }
 
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-/* In a process of its own: what the limit of its address space leaves, and how much memory it takes. */
-static unsigned long run_alone(const char *megabytes) {
+/* In a process of its own: under a limit, or without standard streams. Gives its resident KiB; 0: failed. */
+static unsigned long run_alone(const char *how) {
   int ends[2];
   char text[64] = "";
   fresh();
@@ -588,8 +612,8 @@ static unsigned long run_alone(const char *megabytes) {
   if (pipe(ends)) abort();
   pid_t child = fork();
   if (child == 0) {
-    char *const arguments[] = {(char *)"/proc/self/exe", dir, (char *)(uintptr_t)megabytes, NULL};
-    dup2(ends[1], 1);
+    char *const arguments[] = {(char *)"/proc/self/exe", dir, (char *)(uintptr_t)how, NULL};
+    dup2(ends[1], 7);
     execv(arguments[0], arguments);
     _exit(1);
   }
@@ -600,30 +624,49 @@ static unsigned long run_alone(const char *megabytes) {
   return got > 0 ? strtoul(text, NULL, 10) : 0;
 }
 #endif
-static int alone(const char *where, const char *megabytes) {
+static int alone(const char *where, const char *how) {
   ojo_desc d;
   ojo_tracer *t;
   char text[4096];
+  struct rlimit limit = {(rlim_t)100 << 20, (rlim_t)4 << 30};
   memset(&d, 0, sizeof d);
   d.dir = where;
-  if (*megabytes) {
-    struct rlimit limit = {(rlim_t)atoi(megabytes) << 20, (rlim_t)atoi(megabytes) << 20};
+  if (*how) d.logger.log = keep_line;
+  if (!strcmp(how, "space")) {
     setrlimit(RLIMIT_AS, &limit);
-    d.logger.log = keep_line;
+    limit.rlim_cur = (rlim_t)10 << 20;
+    struct rlimit tight = limit;
+    for (int i = 0; i < 40; i++) { /* failures leave nothing behind that a later open trips over */
+      setrlimit(RLIMIT_AS, &tight);
+      ojo_open(&t, &d);
+      ojo_close(t);
+    }
+    limit.rlim_cur = (rlim_t)200 << 20;
+    setrlimit(RLIMIT_AS, &limit);
   }
-  if (ojo_open(&t, &d) != OJO_OK || (*megabytes && lines == 0)) return 1;
+  if (!strcmp(how, "file size")) setrlimit(RLIMIT_FSIZE, &limit);
+  if (!strcmp(how, "no streams")) {
+    close(0);
+    close(1);
+    close(2);
+  }
+  if (ojo_open(&t, &d) != OJO_OK || (*how && strcmp(how, "no streams") && lines == 0)) return 1;
+  fprintf(stderr, "what a program says\n");
   ojo_record(t, 1, OJO_PACKET_SENT, 1);
   ojo__read_text("/proc/self/status", text, sizeof text);
   char *line = strstr(text, "VmRSS:");
-  printf("%lu\n", line ? strtoul(line + 6, NULL, 10) : 0);
+  int n = snprintf(text, sizeof text, "%lu\n", line ? strtoul(line + 6, NULL, 10) : 0);
+  if (write(7, text, (size_t)n) != n) return 1;
   return ojo_close(t) != OJO_OK;
 }
+
 static void test_alone(void) {
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
   unsigned long kib = run_alone("");
   printf("resident after open with defaults and one event: %lu KiB\n", kib);
   check(kib > 0 && kib < 5000, "resident: %lu KiB", kib);
-  check(run_alone("200") > 0 && load() == 1, "a limit of 200 MiB of address space: %s", last_line);
+  static const char *const how[] = {"space", "file size", "no streams"};
+  for (size_t i = 0; i < 3; i++) check(run_alone(how[i]) > 0 && load() == 1, "alone: %s", how[i]);
 #endif
 }
 
@@ -642,6 +685,7 @@ int main(int argc, char **argv) {
   test_schema();
   test_block_timeout();
   test_batches();
+  test_no_empty_batch();
   test_dead_pool();
   test_planted_links();
   test_exit();

@@ -211,12 +211,19 @@ static void on_trap(int signal) {
   ojo_record(handler_tracer, 40, OJO_PACKET_ACKED, sealed(40, handler_count));
   handler_count++;
 }
-static void test_every_instruction(void) {
+/* `apart`: the handler records into a tracer of its own, which takes the hot lease from the other's. */
+static void test_every_instruction(bool apart) {
   enum { EVENTS = 6000 };
   ojo_desc d;
+  char other_dir[256];
   memset(&d, 0, sizeof d);
   d.buffer_bytes = 64 << 20;
   ojo_tracer *t = handler_tracer = open_with(d);
+  if (apart) {
+    d.dir = check_directory("other", other_dir, sizeof other_dir);
+    check(ojo_open(&handler_tracer, &d) == OJO_OK, "every instruction: the other tracer");
+    ojo_record(handler_tracer, 1, OJO_PACKET_SENT, sealed(1, 0));
+  }
   handler_count = 0;
   handle(SIGTRAP, on_trap);
   struct recorder r;
@@ -233,10 +240,66 @@ static void test_every_instruction(void) {
   }
   trap_off();
   signal(SIGTRAP, SIG_DFL);
-  check_handler(t, "every instruction", n, 1, n);
+  if (!apart) {
+    check_handler(t, "every instruction", n, 1, n);
+    return;
+  }
+  close_and_check(t, "every instruction, two tracers: the outer", n);
+  ojo_stats q = ojo_query_stats(handler_tracer);
+  check(q.recorded == handler_count + 1 && q.dropped == 0 && ojo_close(handler_tracer) == OJO_OK,
+        "every instruction, two tracers: the handler's recorded %llu of %llu", (unsigned long long)q.recorded,
+        (unsigned long long)handler_count + 1);
+  struct tally *s = tally_new();
+  tally_dir(s, other_dir, false);
+  s->bad_order = 0;
+  tally_check(s, "every instruction, two tracers: the handler's", handler_count + 1);
+  check(s->events[40] == handler_count && s->events[1] == 1, "every instruction, two tracers: whose events");
+  free(s);
+  check_remove(other_dir);
+}
+
+/* A handler forks at every instruction of a record: the child, whose tracer is off, gets through it. */
+static unsigned fork_at, fork_count;
+static pid_t fork_child;
+static void on_trap_fork(int signal) {
+  (void)signal;
+  if (++fork_count == fork_at) fork_child = fork();
+}
+static void test_fork_in_record(void) {
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  d.buffer_bytes = 4 << 20;
+  ojo_tracer *t = open_with(d);
+  uint64_t n = 0, bytes[6] = {0, 0, 0, 0, 0, 0};
+  unsigned bad = 0, forks = 0;
+  ojo_record(t, 1, OJO_PACKET_SENT, sealed(1, n++));
+  handle(SIGTRAP, on_trap_fork);
+  fflush(stdout);
+  for (int kind = 0; kind < 2; kind++)
+    for (fork_at = 1;; fork_at++) {
+      fork_count = 0;
+      fork_child = -1;
+      bytes[2] = bytes[5] = sealed(1, n);
+      trap_on();
+      if (kind) ojo_record_ext(t, 1, 0x010000, sealed(1, n), bytes, sizeof bytes);
+      else ojo_record(t, 1, OJO_PACKET_SENT, sealed(1, n));
+      trap_off();
+      n++;
+      if (fork_child == 0) _exit(0);
+      if (fork_child < 0) break; /* the record has fewer instructions */
+      int status = -1;
+      waitpid(fork_child, &status, 0);
+      bad += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+      forks++;
+    }
+  signal(SIGTRAP, SIG_DFL);
+  check(bad == 0 && forks > 50, "fork in a record: %u of %u children died", bad, forks);
+  close_and_check(t, "fork in a record", n);
 }
 #else
-static void test_every_instruction(void) {
+static void test_fork_in_record(void) {}
+static void test_every_instruction(bool apart) {
+  if (apart) return;
   puts("skip (not installable): every instruction: needs x86-64 without sanitizers");
   check__skipped++;
 }
@@ -460,22 +523,61 @@ static void test_write_errors(void) {
   close_and_check(t, "write errors", attempted);
 }
 
-/* The output directory vanishes under the tracer: it is made anew. */
+/* Directories vanish under the tracer, all or one of them: they are made anew, and nothing is lost. */
 static void test_removed_directory(void) {
-  ojo_desc d;
-  memset(&d, 0, sizeof d);
-  ojo_tracer *t = open_with(d);
-  ojo_record(t, 1, OJO_PACKET_SENT, sealed(1, 0));
-  check(ojo_flush(t) == OJO_OK, "removed directory: flush");
-  check_remove(directory);
-  ojo_record(t, 1, OJO_PACKET_SENT, sealed(1, 1));
-  check(ojo_flush(t) == OJO_OK, "removed directory: flush after");
-  ojo_close(t);
-  struct tally *s = tally_new();
-  s->batch_next = 1;
-  tally_dir(s, directory, false);
-  check(s->total == 1 && s->bad_file == 0, "removed directory: the second event is there");
-  free(s);
+  static const char *const parts[] = {"", "/output", "/staging"};
+  for (size_t i = 0; i < 3; i++) {
+    char path[512];
+    ojo_desc d;
+    memset(&d, 0, sizeof d);
+    ojo_tracer *t = open_with(d);
+    ojo_record(t, 1, OJO_PACKET_SENT, sealed(1, 0));
+    check(ojo_flush(t) == OJO_OK, "removed directory%s: flush", parts[i]);
+    snprintf(path, sizeof path, "%s%s", directory, parts[i]);
+    check_remove(path);
+    ojo_record(t, 1, OJO_PACKET_SENT, sealed(1, 1));
+    check(ojo_flush(t) == OJO_OK, "removed directory%s: flush after", parts[i]);
+    ojo_close(t);
+    struct tally *s = tally_new();
+    s->batch_next = i < 2;
+    tally_dir(s, directory, false);
+    check(s->total == (i < 2 ? 1 : 2) && s->bad_file == 0, "removed directory%s: %llu events, %llu unsound", parts[i],
+          (unsigned long long)s->total, (unsigned long long)s->bad_file);
+    free(s);
+  }
+}
+
+/* A thread that ends with events in more tracers than it keeps leases for leaves no entry behind. */
+static void *seven_events(void *argument) {
+  ojo_tracer **t = (ojo_tracer **)argument;
+  for (int i = 0; i < 7; i++) ojo_record(t[i], 1, OJO_PACKET_SENT, 1);
+  return NULL;
+}
+static void test_evicted_entries(void) {
+  ojo_tracer *t[7];
+  char dir[7][256];
+  pthread_t id;
+  for (int i = 0; i < 7; i++) {
+    ojo_desc d;
+    memset(&d, 0, sizeof d);
+    d.dir = check_directory("evict", dir[i], sizeof dir[i]);
+    d.buffer_bytes = 8 << 20;
+    check(ojo_open(&t[i], &d) == OJO_OK, "evicted: open");
+  }
+  for (int n = 0; n < 300; n++) {
+    if (pthread_create(&id, NULL, seven_events, t)) abort();
+    pthread_join(id, NULL);
+    if (n % 50 == 49)
+      for (int i = 0; i < 7; i++) ojo_flush(t[i]);
+  }
+  for (int i = 0; i < 7; i++) {
+    ojo_stats q = ojo_query_stats(t[i]);
+    check(q.recorded == 300 && q.dropped == 0 && t[i]->core->pool->threads_fresh < 200,
+          "evicted: tracer %d recorded %llu with %llu entries", i, (unsigned long long)q.recorded,
+          (unsigned long long)t[i]->core->pool->threads_fresh);
+    ojo_close(t[i]);
+    check_remove(dir[i]);
+  }
 }
 
 /* In a fork child the tracer is off; the child may open its own; the parent's goes on. */
@@ -556,7 +658,9 @@ int main(void) {
   uint64_t events = scale ? strtoull(scale, NULL, 10) : 1000000;
   test_threads(events);
   test_handler(events * 2);
-  test_every_instruction();
+  test_every_instruction(false);
+  test_every_instruction(true);
+  test_fork_in_record();
   test_short_threads(10000, 64 << 20, "10,000 short threads");
   test_short_threads(1000, 1 << 20, "1,000 short threads, a small pool");
   test_tracers_in_turn();
@@ -566,6 +670,7 @@ int main(void) {
   test_disk_limit();
   test_write_errors();
   test_removed_directory();
+  test_evicted_entries();
   test_fork();
   test_full_speed(seconds ? atof(seconds) : 2);
   check_remove(directory);

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * figures.c - what a record costs, against the loop that only reads the clock it uses; and how fast runs
+ * are scanned, against memcpy over the same mapped file. Medians of rounds that alternate, CPU time of
+ * the thread, bursts that fit the pool; the flusher writes between the bursts.
+ *
+ *   figures DIR            the figures
+ *   figures make DIR N B   a trace of N events in DIR, in files of B bytes, to measure tools with
+ *   figures ctf DIR OUT    the same events as a CTF 1.8 trace in OUT, for babeltrace2
+ *   figures scan FILE      scans it
+ */
+#define OJO_IMPLEMENTATION
+#define OJO_READER_IMPLEMENTATION
+#include "ojo_reader.h"
+
+enum { ROUNDS = 41, EVENTS = 200000, THREADS_MAX = 2 };
+
+static uint64_t cpu_ns(void) { return ojo__clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+static double median(double *v, int n) {
+  qsort(v, (size_t)n, sizeof *v, by_value);
+  return v[n / 2];
+}
+
+/* ns per iteration of `body` over EVENTS iterations of i. */
+#define TIMED(out, body)                                           \
+  do {                                                             \
+    uint64_t timed_start = cpu_ns();                               \
+    for (uint64_t i = 0; i < EVENTS; i++) {                        \
+      body;                                                        \
+    }                                                              \
+    (out) = (double)(cpu_ns() - timed_start) / EVENTS;             \
+  } while (0)
+
+enum { CLOCK, RECORD, HELPER, AT, SIZED_AT, FILTERED, SAMPLED, OFF, CASES };
+static const char *const names[CASES] = {"the clock alone",
+                                         "ojo_record",
+                                         "ojo_packet_sent_sized",
+                                         "ojo_record_at",
+                                         "ojo_packet_sent_sized_at",
+                                         "ojo_record, category off",
+                                         "ojo_record, flow sampled out",
+                                         "ojo_record, tracer NULL"};
+
+struct thread {
+  pthread_t id;
+  ojo_tracer *t;
+  pthread_barrier_t *barrier;
+  double ns[CASES][ROUNDS];
+};
+
+static volatile uint64_t sink;
+
+static void rest(struct thread *self, bool first) {
+  pthread_barrier_wait(self->barrier);
+  if (first) ojo_flush(self->t);
+  pthread_barrier_wait(self->barrier);
+}
+
+static void *measure(void *argument) {
+  struct thread *self = (struct thread *)argument;
+  ojo_tracer *t = self->t, *off = NULL;
+  bool first = false;
+  for (int r = -1; r < ROUNDS; r++) {
+    double ns[CASES];
+    rest(self, first = pthread_barrier_wait(self->barrier) == PTHREAD_BARRIER_SERIAL_THREAD);
+    TIMED(ns[CLOCK], sink = ojo__raw_now(t));
+    rest(self, first);
+    TIMED(ns[RECORD], ojo_record(t, 1, OJO_PACKET_SENT, i));
+    rest(self, first);
+    TIMED(ns[HELPER], ojo_packet_sent_sized(t, 1, i, 1200));
+    rest(self, first);
+    TIMED(ns[AT], ojo_record_at(t, i, 1, OJO_PACKET_SENT, i));
+    rest(self, first);
+    TIMED(ns[SIZED_AT], ojo_packet_sent_sized_at(t, i, 1, i, 1200));
+    if (first) ojo_enable(t, OJO_CATEGORY_STREAM);
+    rest(self, first);
+    TIMED(ns[FILTERED], ojo_record(t, 1, OJO_PACKET_SENT, i); __asm__ volatile("" ::: "memory"));
+    rest(self, first);
+    if (first) {
+      ojo_enable(t, OJO_CATEGORY_ALL);
+      ojo_sample_flows(t, 1024);
+    }
+    rest(self, first);
+    TIMED(ns[SAMPLED], ojo_record(t, 1, OJO_PACKET_SENT, i); __asm__ volatile("" ::: "memory"));
+    rest(self, first);
+    if (first) ojo_sample_flows(t, 1);
+    TIMED(ns[OFF], ojo_record(off, 1, OJO_PACKET_SENT, i); __asm__ volatile("" : "+r"(off)::"memory"));
+    for (int c = 0; r >= 0 && c < CASES; c++) self->ns[c][r] = ns[c];
+  }
+  return NULL;
+}
+
+static void hot_path(const char *dir) {
+  static struct thread threads[THREADS_MAX];
+  double bare = 0;
+  for (int count = 1; count <= THREADS_MAX; count++) {
+    ojo_desc d;
+    ojo_tracer *t;
+    pthread_barrier_t barrier;
+    memset(&d, 0, sizeof d);
+    d.dir = dir;
+    d.buffer_bytes = 128u << 20;
+    d.reserve_bytes = 128u << 20;
+    d.flush_bytes = 1u << 30; /* bursts: the flusher works between them, when it is asked */
+    d.flush_interval_ms = 100000;
+    d.disk_bytes_max = (uint64_t)4 << 30;
+    if (ojo_open(&t, &d) != OJO_OK || !t) exit(1);
+    pthread_barrier_init(&barrier, NULL, (unsigned)count);
+    for (int i = 0; i < count; i++) {
+      threads[i].t = t;
+      threads[i].barrier = &barrier;
+      if (pthread_create(&threads[i].id, NULL, measure, &threads[i])) exit(1);
+    }
+    for (int i = 0; i < count; i++) pthread_join(threads[i].id, NULL);
+    ojo_stats s = ojo_query_stats(t);
+    for (int i = 0; i < count; i++) {
+      printf("%d thread%s%s%.0d: ns per call, median of %d bursts of %d; ratio to the clock alone, 1 thread\n", count,
+             count > 1 ? "s" : "", count > 1 ? ", number " : "", count > 1 ? i + 1 : 0, ROUNDS, EVENTS);
+      for (int c = 0; c < CASES; c++) {
+        double ns = median(threads[i].ns[c], ROUNDS);
+        if (count == 1 && c == CLOCK) bare = ns;
+        printf("  %-30s %6.2f ns  x %.3f\n", names[c], ns, ns / bare);
+      }
+    }
+    printf("  recorded %llu, dropped %llu\n", (unsigned long long)s.recorded, (unsigned long long)s.dropped);
+    ojo_close(t);
+    pthread_barrier_destroy(&barrier);
+  }
+}
+
+/* A trace with the mix of a transport: mostly packets with sizes, and what goes with them. */
+static int make(const char *dir, uint64_t events, uint64_t file_bytes) {
+  ojo_desc d;
+  ojo_tracer *t;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.overflow = OJO_OVERFLOW_BLOCK;
+  d.flush_bytes = file_bytes;
+  d.flush_interval_ms = 100000;
+  if (ojo_open(&t, &d) != OJO_OK || !t) return 1;
+  for (uint64_t i = 0; i < events; i++) {
+    uint32_t flow = (uint32_t)(i >> 6 & 15) + 1;
+    switch (i & 7) {
+    case 0: case 1: case 2: ojo_packet_sent_sized(t, flow, i, 1200); break;
+    case 3: ojo_offset_sent_sized(t, flow, i * 1200, 1200); break;
+    case 4: case 5: ojo_packet_acked_sized(t, flow, i - 4, 1200); break;
+    case 6: ojo_bytes_in_flight(t, flow, 12000 + (i & 1023)); break;
+    default: ojo_cwnd_updated(t, flow, 14000 + i);
+    }
+  }
+  return ojo_close(t) != OJO_OK;
+}
+
+/* CTF wants plain, time-ordered slots under a header; one event description for each type. */
+static int ctf(const char *dir, const char *out) {
+  static const uint64_t types[] = {OJO_PACKET_SENT, OJO_OFFSET_SENT, OJO_PACKET_ACKED, OJO_BYTES_IN_FLIGHT,
+                                   OJO_CWND_UPDATED};
+  ojo_reader_desc d;
+  ojo_reader *r;
+  ojo_reader_event e;
+  char path[4096];
+  memset(&d, 0, sizeof d);
+  d.path = dir;
+  if (ojo_reader_open(&r, &d) != OJO_OK) return 1;
+  mkdir(out, 0700);
+  snprintf(path, sizeof path, "%s/metadata", out);
+  FILE *f = fopen(path, "w");
+  if (!f) return 1;
+  fprintf(f, "/* CTF 1.8 */\ntypealias integer {size=64; align=8; signed=false;} := u64;\n"
+             "typealias integer {size=32; align=8; signed=false;} := u32;\n"
+             "typealias integer {size=20; align=1; signed=false;} := u20;\n"
+             "trace {major=1; minor=8; byte_order=le; packet.header := struct {u32 magic;};};\n"
+             "clock {name=mono; freq=1000000000; offset_s=0; offset=0; absolute=true;};\n"
+             "stream {event.header := struct {integer {size=64; align=8; signed=false; map=clock.mono.value;} "
+             "timestamp; u32 id;}; event.context := struct {u32 flow;};};\n");
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    ojo_reader_event probe;
+    memset(&probe, 0, sizeof probe);
+    probe.type = types[i];
+    fprintf(f, "event {name=\"%s\"; id=%llu; fields := struct {integer {size=44; align=1; signed=false;} value; "
+               "u20 size;};};\n", ojo_reader_type(r, &probe)->name, (unsigned long long)types[i]);
+  }
+  fclose(f);
+  snprintf(path, sizeof path, "%s/stream", out);
+  f = fopen(path, "wb");
+  if (!f) return 1;
+  static const unsigned char magic[4] = {0xC1, 0x1F, 0xFC, 0xC1};
+  fwrite(magic, 1, 4, f);
+  while (ojo_reader_next(r, &e)) {
+    ojo_event slot;
+    slot.ts = e.time_ns;
+    slot.type = (uint32_t)e.type;
+    slot.flow = (uint32_t)e.flow;
+    slot.payload = e.payload | (e.has_number ? (e.type == OJO_OFFSET_SENT ? e.number - e.payload : e.number) << 44 : 0);
+    fwrite(&slot, sizeof slot, 1, f);
+  }
+  ojo_reader_close(r);
+  return fclose(f) != 0;
+}
+
+/* Sums every slot's payload, run by run, against memcpy of the same bytes from the same mapping. */
+static void scan(const char *name) {
+  int fd = open(name, O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st) != 0) exit(1);
+  size_t bytes = (size_t)st.st_size;
+  unsigned char *map = (unsigned char *)mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+  unsigned char *copy = (unsigned char *)malloc(bytes);
+  if (map == MAP_FAILED || !copy) exit(1);
+  double memcpy_gb[ROUNDS], scan_gb[ROUNDS], ratio[ROUNDS];
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  d.path = name;
+  for (int r = -1; r < ROUNDS; r++) {
+    uint64_t start = cpu_ns(), sum = 0;
+    memcpy(copy, map, bytes);
+    sink = copy[bytes / 2];
+    double copied = (double)bytes / (double)(cpu_ns() - start);
+    ojo_reader *reader;
+    ojo_reader_run_view run;
+    if (ojo_reader_open(&reader, &d) != OJO_OK) exit(1);
+    while (ojo_reader_next_run(reader, &run)) /* the first pass maps the file: it is not timed */
+      for (uint64_t i = 0; i < run.slot_count; i += 4096 / 24) sum += run.slots[i].payload;
+    ojo_reader_rewind(reader);
+    start = cpu_ns();
+    while (ojo_reader_next_run(reader, &run))
+      for (uint64_t i = 0; i < run.slot_count; i++) sum += run.slots[i].payload;
+    double scanned = (double)bytes / (double)(cpu_ns() - start);
+    sink = sum;
+    ojo_reader_close(reader);
+    if (r < 0) continue;
+    memcpy_gb[r] = copied;
+    scan_gb[r] = scanned;
+    ratio[r] = scanned / copied;
+  }
+  printf("scan of a file of %.1f MB over runs: %.2f GB/s, memcpy %.2f GB/s: x %.2f\n", (double)bytes / 1e6,
+         median(scan_gb, ROUNDS), median(memcpy_gb, ROUNDS), median(ratio, ROUNDS));
+  free(copy);
+  munmap(map, bytes);
+  close(fd);
+}
+
+int main(int argc, char **argv) {
+  if (argc == 5 && strcmp(argv[1], "make") == 0)
+    return make(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+  if (argc == 4 && strcmp(argv[1], "ctf") == 0) return ctf(argv[2], argv[3]);
+  if (argc == 3 && strcmp(argv[1], "scan") == 0) return scan(argv[2]), 0;
+  if (argc != 2) {
+    fprintf(stderr, "usage: figures DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE\n");
+    return 2;
+  }
+  hot_path(argv[1]);
+  return 0;
+}

@@ -1,0 +1,3237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ojo_reader.h - version 0.1.0 - reads what ojo.h records: no copy, no allocation per event
+ *
+ * DO THIS
+ *   In exactly one C or C++ file:
+ *       #define OJO_READER_IMPLEMENTATION
+ *       #include "ojo_reader.h"
+ *   It includes ojo.h for the format; a program that only reads needs no OJO_IMPLEMENTATION.
+ *
+ * EXAMPLE
+ *       ojo_reader *r;
+ *       if (ojo_reader_open(&r, &(ojo_reader_desc){ .path = "traces" }) != OJO_OK) return 1;
+ *       ojo_reader_event e;
+ *       while (ojo_reader_next(r, &e))
+ *         printf("%" PRIu64 " %s %" PRIu64 "\n", e.time_ns, ojo_reader_type(r, &e)->name, e.payload);
+ *       ojo_reader_close(r);
+ *
+ * LINK WITH
+ *   Nothing but libc.
+ *
+ * DEFINES (the same in every file that includes ojo_reader.h)
+ *   OJO_READER_IMPLEMENTATION  in one file: also compile the implementation.
+ *   OJO_STATIC                 everything is static: a private copy inside the one file that includes it.
+ *   OJO_READER_API             put before each public function (default: extern, or static).
+ *
+ * OVERVIEW
+ *   ojo_reader_open reads the headers of all files. ojo_reader_next then merges them: it maps a file when
+ *   the merge reaches its first time and unmaps it behind its last event; no descriptor stays open. The
+ *   order is time, then (trace, thread, level, place in what was recorded). Traces of one boot are aligned
+ *   by CLOCK_MONOTONIC, others by unix time.
+ *   Filters skip whole files by their header and whole runs by their RUN before they look at events.
+ *   ojo_reader_next_run hands out runs as pointers into the mapping, for scans at the memory's speed.
+ *   The flow table is made by one pass over all files, when it is first asked for (or for desc.chain).
+ *   With desc.follow, ojo_reader_next waits at the end for files that are renamed into the directories:
+ *   what is there comes in time order, then what comes, in time order as far as it was there together.
+ *
+ * THREADS, FORK, SIGNALS
+ *   A reader belongs to one thread at a time; several readers in several threads are fine. Only
+ *   ojo_reader_stop may be called from anywhere, also from a signal handler. See CAVEATS for SIGBUS.
+ *
+ * FILE FORMAT
+ *   Version 2 is described in ojo.h. Version 1 (Ojo's Rust client) reads as well: thread 0, the secondary
+ *   value as `number`, drops as EVENTS_DROPPED without an extension, names from
+ *   ../schema/event_schema_{id}.json beside the file's directory.
+ *   A version 2 file's schema is JSON, {"events":[{"value", "name", "category", "description",
+ *   "value_kind": "none", "number", "range", "text", "bytes" or "record"}, ...]}.
+ *
+ * ERRORS
+ *   Damage is gathered, not fatal (ojo_reader_error_at): what is sound is read, and the rest goes on.
+ *   - A header whose CRC is wrong is reported; its file is read if its sizes make sense, without trusting
+ *     its times and counts.
+ *   - A run is read up to the first slot that can't be: SIZED with an extension, an extension beyond the
+ *     run's end, a RUN inside, a slot of zeros (never written: power cut). A run whose CRC32C is wrong is
+ *     left out. After slots that belong to no run, reading goes on at the next plausible RUN; a RUN whose
+ *     length does not lead to another RUN, or to the end, is cut at the next plausible one inside.
+ *   - Times that go back in a run that is not marked UNSORTED are sorted, and reported.
+ *   - Where a RUN's or a header's times lie, events come in their place in the merge, which may be late:
+ *     reported.
+ *   A file of a directory that vanishes before it is read is no error: tracers delete for disk_bytes_max.
+ *   The same error, found again by rewind or another pass, counts once.
+ *
+ * MEMORY
+ *   It does not grow with the number of events. Beside the mappings: about 400 bytes a file and a trace,
+ *   and what these bounds allow, whatever the files say: 65,536 runs under way at one time (14 MiB) and
+ *   524,288 indexed (8 MiB); 1,048,576 events in sorting windows (16 MiB), 65,536 of them in one run;
+ *   131,072 threads (6 MiB); schemas 16 MiB; 1,000 errors; the flow table, if it is asked for: 524,288
+ *   flows (40 MiB), 8 MiB of their texts. What is beyond a bound is reported as an error. A run of ours
+ *   (64 KiB) is always sorted exactly; in a longer one an event may stand 32,768 events from its place.
+ *   Usual: below 1 MiB. Pages of finished runs are given back to the system.
+ *   A pipe's bytes go to an unlinked file in TMPDIR or /tmp first: at most 16 GiB.
+ *
+ * CAVEATS
+ *   A mapped file that shrinks raises SIGBUS at whoever touches it. While files are mapped, the reader
+ *   therefore has a SIGBUS handler installed: pages of its mappings that are gone read as zeros, which it
+ *   notices and reports as damage; other faults go to the handler that was there before. It is removed
+ *   with the last mapping. If the program installs another handler meanwhile, or blocks SIGBUS, the
+ *   protection is gone; desc.unguarded leaves the handler out. The event that a cut goes through, and
+ *   extensions and runs that were handed out before, may show zeros.
+ *   Memory that is given to read must be 8-byte aligned, or it is copied once.
+ *   Linux, 64-bit, little-endian.
+ */
+#if !defined(_FEATURES_H) && !defined(_DEFAULT_SOURCE) && !defined(_GNU_SOURCE)
+#define _DEFAULT_SOURCE 1 /* under -std=c11 the implementation needs mmap flags and flock */
+#endif
+#ifndef OJO_READER_H
+#define OJO_READER_H
+
+#include "ojo.h"
+
+#ifndef OJO_READER_API
+#ifdef OJO_STATIC
+#define OJO_READER_API static OJO__UNUSED
+#else
+#define OJO_READER_API extern
+#endif
+#endif
+
+typedef struct ojo_reader ojo_reader;
+
+#define OJO_READER_ANY UINT64_MAX /* a flow or type filter's or handler's "all" */
+
+/* What to read. Zero is the default. Filters are ANDed; a list's members are ORed. Everything is copied.
+ * EVENTS_DROPPED is of a thread, and matches no flow filter; FLOW matches its own flow. */
+typedef struct ojo_reader_desc {
+  const char *path;          /* a file; "-": stdin; a directory: output/ in it, else raw/, else its *.bin */
+  const char *const *paths;  /* or several, merged by time */
+  size_t path_count;
+  const void *memory;        /* or one file's bytes, which must stay as they are */
+  size_t memory_bytes;
+  uint64_t since_ns;         /* unix ns, inclusive; 0: no limit */
+  uint64_t until_ns;         /* unix ns, exclusive; 0: no limit */
+  const uint64_t *flows;
+  size_t flow_count;
+  uint64_t chain;            /* this flow, its ancestors and its descendants; 0: no such filter */
+  const uint64_t *types;
+  size_t type_count;
+  uint32_t category_mask;    /* OJO_CATEGORY_...; 0: all */
+  const char *const *categories; /* by name, as in files (also the application's own names) */
+  size_t category_count;
+  const uint32_t *threads;   /* trace-unique thread numbers */
+  size_t thread_count;
+  const uint8_t *trace_id;   /* 16 bytes: only this trace; NULL: all */
+  bool follow;               /* ojo_reader_next waits for more, as `tail -f`; see ojo_reader_stop */
+  uint32_t follow_poll_ms;   /* 0: 100 */
+  void (*idle)(void *user);  /* follow: called when ojo_reader_next is about to wait (to flush output) */
+  void *idle_user;
+  bool unguarded;            /* install no SIGBUS handler while files are mapped; see CAVEATS */
+  ojo_allocator allocator;
+} ojo_reader_desc;
+
+/* One event. Pointers stay valid until the next call of ojo_reader_next or ojo_reader_close. */
+typedef struct ojo_reader_event {
+  uint64_t time_ns;          /* unix */
+  uint64_t ts;               /* ns since its trace's start */
+  uint64_t flow;
+  uint64_t type;             /* without the SIZED and extension bits */
+  uint64_t payload;          /* SIZED: the value alone */
+  uint64_t number;           /* if has_number: the size, or a range's exclusive end */
+  const unsigned char *extension; /* raw bytes; NULL: none */
+  uint32_t extension_bytes;  /* a multiple of 24; 0: none (also for SIZED) */
+  uint32_t thread;           /* trace-unique number; 0: no thread, or version 1 */
+  uint32_t trace;            /* index for ojo_reader_trace */
+  uint16_t level;
+  uint8_t category;          /* bit number of its category: 1 << category is OJO_CATEGORY_... */
+  bool has_number;
+} ojo_reader_event;
+
+typedef struct ojo_reader_type_info {
+  uint64_t value;
+  const char *name;          /* "PACKET_SENT"; undescribed types: "0x010001" */
+  const char *category;      /* "Packet"; undescribed: "Application" */
+  const char *description;   /* "" if none */
+  ojo_value_kind value_kind;
+} ojo_reader_type_info;
+
+typedef struct ojo_reader_trace_info {
+  uint8_t id[16], boot_id[16];
+  uint64_t start_unix_ns, start_monotonic_ns;
+  uint64_t first_ns, last_ns; /* unix, from the headers of its files */
+  uint64_t files, bytes;
+  uint64_t dropped;           /* sum of the EVENTS_DROPPED read so far */
+  uint32_t pid, clock, anchor_error_ns;
+  uint8_t version, flags;     /* flags: OR over its files */
+  char command[17];
+} ojo_reader_trace_info;
+
+/* A flow as its FLOW event tells, or STREAM_OPENED and STREAM_LINK_PARENT. */
+typedef struct ojo_reader_flow_info {
+  uint64_t flow, parent;     /* parent 0: a root */
+  uint64_t key;              /* stream id, space, path, SSRC, ... */
+  uint64_t first_ns, last_ns, events; /* unix; of what was indexed */
+  uint32_t trace;
+  uint8_t kind, role;        /* ojo_flow_kind, ojo_role; 0: unknown */
+  uint8_t id_bytes, address_bytes;
+  uint16_t local_port, remote_port;
+  bool collision;            /* two live flows share this id: both are in it */
+  uint8_t id[20], local_address[16], remote_address[16];
+  char protocol[64], label[256]; /* UTF-8, cut */
+} ojo_reader_flow_info;
+
+/* What was damaged, missing or odd: gathered, not fatal. The rest is read. */
+typedef struct ojo_reader_error {
+  const char *path;
+  uint64_t offset;           /* in the file */
+  ojo_result result;
+  const char *text;          /* what and why, one line */
+} ojo_reader_error;
+
+/* A run's slots, as they lie in the mapping (version 2): for scans. */
+typedef struct ojo_reader_run_view {
+  const ojo_event *slots;    /* after RUN's extension; raw, extension slots included */
+  uint64_t slot_count;
+  uint64_t first_ts, last_ts;
+  uint32_t thread, tid, trace, events;
+  uint16_t flags, level;
+  uint64_t first_ordinal, lost_before;
+} ojo_reader_run_view;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Opens and reads every file's header. OJO_ERR_NOT_FOUND: no such path, OJO_ERR_FORMAT: nothing readable
+ * in it (the reasons are in *out's errors: *out is set then too, and must be closed; it is NULL for
+ * OJO_ERR_ARGUMENT and OJO_ERR_MEMORY). A directory with no file yet is OJO_OK. A reader belongs to one
+ * thread at a time. */
+OJO_READER_API ojo_result ojo_reader_open(ojo_reader **out, const ojo_reader_desc *desc);
+OJO_READER_API void ojo_reader_close(ojo_reader *r);
+/* The next event in time order that passes the filters; false at the end (with follow: after
+ * ojo_reader_stop). RUN and THREAD are not events; FLOW and EVENTS_DROPPED are. */
+OJO_READER_API bool ojo_reader_next(ojo_reader *r, ojo_reader_event *event);
+/* Any number of handlers per type (OJO_READER_ANY: all types), called by ojo_reader_run in the order of
+ * their registration. */
+OJO_READER_API ojo_result ojo_reader_on(ojo_reader *r, uint64_t type,
+                                        void (*handler)(void *user, const ojo_reader_event *event),
+                                        void *user);
+OJO_READER_API ojo_result ojo_reader_run(ojo_reader *r); /* OJO_ERR_FORMAT if there were errors */
+OJO_READER_API void ojo_reader_stop(ojo_reader *r);      /* ends next and run. Thread- and signal-safe */
+OJO_READER_API void ojo_reader_rewind(ojo_reader *r);    /* to the first event again */
+/* Runs, file by file, in file order, unfiltered but for whole files out of the time range. Independent of
+ * ojo_reader_next; ojo_reader_rewind starts it anew too. Slots are as in the file: THREAD is among them, and
+ * who steps over extensions checks against slot_count. A view stays valid until the next call, or close. */
+OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *run);
+
+/* Name, category and kind of an event's type. Never NULL. Valid until close (but past 1,000 undescribed types
+ * these share a place). */
+OJO_READER_API const ojo_reader_type_info *ojo_reader_type(ojo_reader *r, const ojo_reader_event *event);
+/* The types that a name stands for (standard ones, and the application's of every trace; "0x010001" and
+ * decimal too). Returns how many there are; stores at most `max`. */
+OJO_READER_API size_t ojo_reader_types_by_name(ojo_reader *r, const char *name, uint64_t *types,
+                                               size_t max);
+OJO_READER_API uint32_t ojo_reader_trace_count(const ojo_reader *r);
+OJO_READER_API const ojo_reader_trace_info *ojo_reader_trace(const ojo_reader *r, uint32_t index);
+/* The flow table, made at the first call by one pass over all files (not by filters, except trace_id): every
+ * flow that an event names. NULL: unknown. With several traces: the first that has the flow. What is returned
+ * stays valid until close for the first 16,384 flows; beyond, until 64 further calls. */
+OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow(ojo_reader *r, uint64_t flow);
+OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow_in(ojo_reader *r, uint32_t trace,
+                                                              uint64_t flow);
+OJO_READER_API uint64_t ojo_reader_flow_count(ojo_reader *r);
+OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow_at(ojo_reader *r, uint64_t index);
+/* A thread's name ("" if unknown) and OS id (0), once an event of it was read. Valid until the next call. */
+OJO_READER_API const char *ojo_reader_thread(ojo_reader *r, uint32_t trace, uint32_t thread, uint32_t *tid);
+/* Errors so far. Past 1,000 they are counted, not kept: index must be below both. */
+OJO_READER_API uint64_t ojo_reader_error_count(const ojo_reader *r);
+OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, uint64_t index);
+/* Bytes of all files, and of those read so far: for a progress bar. */
+OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes);
+/* Pools of crashed processes in the directories' staging/: ojo_recover has events to save there. They are
+ * neither read nor an error. */
+OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r);
+
+/* Fixed-layout extensions, checked against the extension's length: false if it is too short. */
+OJO_READER_API bool ojo_reader_dropped(const ojo_reader_event *event, ojo_dropped *out);
+OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* OJO_READER_H */
+
+/* ================================================================================================
+ * The implementation
+ * ================================================================================================ */
+#ifdef OJO_READER_IMPLEMENTATION
+#ifndef OJO_READER_IMPLEMENTATION_GUARD
+#define OJO_READER_IMPLEMENTATION_GUARD
+
+#include "ojo.h" /* again: its hashes are compiled where an implementation is */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MAP_ANONYMOUS
+#error "ojo_reader.h: a libc header came before it under strict -std=c11: include it first, or define _DEFAULT_SOURCE"
+#elif __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || __SIZEOF_POINTER__ != 8
+#error "ojo_reader.h: needs a 64-bit little-endian machine"
+#else /* to the end: one error, not a hundred */
+
+/* The bounds on memory: see MEMORY above, which states them. */
+#define OJO__R_ERRORS_MAX 1000u
+#define OJO__R_FLOWS_MAX (1u << 19)
+#define OJO__R_FLOW_TEXT_BYTES_MAX (8u << 20)
+#define OJO__R_THREADS_MAX (1u << 17)
+#define OJO__R_RUNS_MAX (1u << 19)   /* indexed at one time, over all mapped files */
+#define OJO__R_ACTIVE_MAX (1u << 16) /* under way at one time */
+#define OJO__R_SORT_MAX (1u << 20)   /* events in sorting windows at one time */
+#define OJO__R_WINDOW_MAX (1u << 16) /* events in the sorting window of one run */
+#define OJO__R_WINDOW_MIN 16u        /* what a run gets when these are used up */
+#define OJO__R_SEGMENT_BYTES 65536u  /* what is checked at one go: a run of ours, whole */
+#define OJO__R_SCHEMA_BYTES_MAX (4u << 20)
+#define OJO__R_SCHEMAS_BYTES_MAX (16u << 20)
+#define OJO__R_SPOOL_BYTES_MAX (UINT64_C(16) << 30)
+#define OJO__R_SCAN_RELEASE_BYTES (2u << 20)
+#define OJO__R_UNKNOWN_MAX 1024u /* undescribed types whose names are kept */
+#define OJO__R_HEADER_BYTES 144u
+#define OJO__R_V1_HEADER_BYTES 24u
+#define OJO__R_V1_RECORD_BYTES 40u
+#define OJO__R_RUN_BYTES 72u /* RUN and its two extension slots */
+#define OJO__R_RUN_TYPE (2u << OJO_EXTENSION_SHIFT | (uint32_t)OJO_RUN)
+#define OJO__R_NONE UINT32_MAX
+#define OJO__R_RARE __attribute__((noinline)) /* keeps ojo_reader_next small: it saves no registers */
+
+/* What the file format is, and what its definition in ojo.h is, must be one. */
+#define OJO__R_ASSERT(name, x) typedef char ojo__r_assert_##name[(x) ? 1 : -1] OJO__UNUSED
+OJO__R_ASSERT(event, sizeof(ojo_event) == OJO_SLOT_BYTES);
+OJO__R_ASSERT(header, sizeof(ojo_file_header) == OJO__R_HEADER_BYTES);
+OJO__R_ASSERT(header_crc, offsetof(ojo_file_header, crc) == 140);
+OJO__R_ASSERT(header_boot, offsetof(ojo_file_header, boot_id) == 96);
+OJO__R_ASSERT(run, sizeof(ojo_run) == 2 * OJO_SLOT_BYTES);
+OJO__R_ASSERT(run_lost, offsetof(ojo_run, lost_before) == 32);
+OJO__R_ASSERT(dropped, sizeof(ojo_dropped) == OJO_SLOT_BYTES);
+OJO__R_ASSERT(flow, sizeof(ojo_flow_record) == OJO_SLOT_BYTES);
+OJO__R_ASSERT(rtt, sizeof(ojo_rtt) == OJO_SLOT_BYTES);
+
+/* A mapping as the SIGBUS handler knows it. Entries are reused, never freed. */
+struct ojo__r_guard {
+  uintptr_t start, end; /* written by the thread that maps, under the lock; read by the handler */
+  uintptr_t gone;       /* the lowest page found missing: written by the handler, read by the reader */
+};
+struct ojo__r_map {
+  const unsigned char *base;
+  uint64_t bytes;
+  struct ojo__r_guard *guard; /* NULL: memory of the caller's, or unguarded */
+  bool mapped;                /* by us */
+};
+
+struct ojo__r_schema { /* the application's own types, by value */
+  uint64_t id;
+  char *text; /* owns the strings */
+  char *path; /* version 1: the JSON's; NULL: in the file itself */
+  ojo_reader_type_info *types;
+  size_t count;
+  struct ojo__r_schema *next;
+};
+
+struct ojo__r_trace {
+  ojo_reader_trace_info info;
+  uint64_t base; /* unix ns of ts 0, aligned with other traces of its boot */
+  uint64_t schema_id;
+  struct ojo__r_schema *schema;
+  bool aligned;
+  char *directory; /* version 1: what tells traces apart */
+};
+
+struct ojo__r_ref { /* something at `at` (an offset in its file) that comes at `key` */
+  uint64_t key, at;
+};
+
+struct ojo__r_file {
+  char *path;
+  uint64_t bytes, header_bytes, slot_count, batch;
+  uint64_t first_ts, last_ts; /* 0, UINT64_MAX if the header can't be trusted */
+  uint64_t start_unix_ns;     /* version 1: its own */
+  uint64_t device, inode;
+  uint32_t trace, sequence, index;
+  uint8_t version, flags;
+  bool trusted;             /* the header's CRC is right */
+  bool skip;                /* out of the time range */
+  bool member;              /* found in a directory: may vanish */
+  struct ojo__r_map pinned; /* memory, or what came through a pipe */
+  /* while the merge has it open: */
+  struct ojo__r_map map;
+  uint64_t slots_end;      /* offset behind the last whole slot */
+  struct ojo__r_ref *runs; /* by time */
+  size_t run_capacity;
+  uint32_t run_count, run_at, cursors;
+  uint64_t resume; /* where the index stopped for want of room; 0: it is complete */
+};
+
+struct ojo__r_run { /* a RUN with its place and what of it is there */
+  ojo_event slot;
+  ojo_run run;
+  uint64_t at, slots_at, slot_count, next; /* offsets in the file, and slots */
+  bool cut;
+};
+
+/* A run under way in the merge. [at, segment_end) is checked: whole events, times ascending. */
+struct ojo__r_cursor {
+  const unsigned char *at, *segment_end, *end, *begin;
+  const unsigned char *accounted; /* losses, threads and flows before this are counted */
+  uint64_t base, key, head_ts;    /* of the event at `at`; key = unix time */
+  uint64_t last_ts;             /* the greatest handed out before at; in a segment: before the segment */
+  uint64_t segment_last;        /* the segment's greatest */
+  uint64_t run_first, run_last; /* as RUN says */
+  uint64_t ordinal;
+  struct ojo__r_file *file;
+  struct ojo__r_ref *window; /* sorted: the run, or the next part of it; NULL: it is in order */
+  uint32_t window_count, window_at, window_emit, window_capacity;
+  uint32_t thread, leaf;
+  uint16_t level;
+  bool unsorted;
+};
+struct ojo__r_node { /* of the tournament tree: the earliest of the leaves below */
+  uint64_t key;
+  struct ojo__r_cursor *cursor;
+};
+
+struct ojo__r_flow { /* 72 bytes */
+  uint64_t flow, parent, key, first_ns, last_ns, events, closed_ns;
+  uint32_t trace, text; /* text: offset of FLOW's extension in flow_text; OJO__R_NONE */
+  uint32_t chain_epoch; /* of `chain` */
+  uint8_t kind, role, bits, chain;
+};
+enum {
+  OJO__R_FLOW_FLOW = 1,
+  OJO__R_FLOW_OPENED = 2,
+  OJO__R_FLOW_LINKED = 4,
+  OJO__R_FLOW_COLLISION = 8,
+  OJO__R_FLOW_CLOSED = 16
+};
+enum {
+  OJO__R_CHAIN_UNKNOWN = 0,
+  OJO__R_CHAIN_NO = 1,
+  OJO__R_CHAIN_ANCESTOR = 2,
+  OJO__R_CHAIN_IN = 3,
+  OJO__R_CHAIN_VISITING = 4
+};
+#define OJO__R_FLOW_BLOCK 4096u
+
+struct ojo__r_thread {
+  uint32_t trace, thread, tid;
+  char name[17];
+};
+struct ojo__r_handler {
+  uint64_t type;
+  void (*fn)(void *user, const ojo_reader_event *event);
+  void *user;
+};
+struct ojo__r_directory {
+  char *path;
+  struct timespec changed; /* of the listed directory, when it was listed */
+};
+struct ojo__r_seen {
+  uint64_t name;
+  uint32_t epoch;
+};
+struct ojo__r_type_cache {
+  uint64_t type;
+  uint32_t trace;
+  uint8_t category;
+  const ojo_reader_type_info *info;
+};
+struct ojo__r_unknown {
+  ojo_reader_type_info info;
+  char name[20];
+  bool version1;
+};
+
+#define OJO__R_FLOW_VIEWS 16384u
+#define OJO__R_VIEW_BLOCK 64u
+#define OJO__R_TYPE_CACHE 64u
+#define OJO__R_STANDARD_MAX 128u
+
+struct ojo_reader {
+  /* what ojo_reader_next reads for each event: the stretch of the current run that nothing else precedes */
+  const unsigned char *at, *at_end, *end;
+  uint64_t ts_last, base;
+  const uintptr_t *gone; /* of its file: see ojo__r_gone */
+  uint32_t thread, trace;
+  uint16_t level;
+  bool version1, filtered;
+  int stop;
+  struct ojo__r_cursor *current;
+
+  /* the merge */
+  struct ojo__r_node *tree; /* 1: the earliest; leaf i is at leaves + i */
+  uint32_t leaves, active, free_leaf;
+  struct ojo__r_ref *pending; /* heap of files not open yet (at: index in files) or with runs to come */
+  size_t pending_capacity;
+  uint32_t pending_count;
+  struct ojo__r_cursor *spare; /* linked by `begin` */
+  uint64_t runs_indexed, sort_events;
+  struct ojo__r_ref *scratch;
+  size_t scratch_capacity;
+  uint64_t bytes_read, bytes_total;
+  bool started;
+
+  /* filters */
+  uint64_t since_ns, until_ns, chain;
+  uint64_t *flows, *types;
+  uint32_t *threads;
+  char **categories;
+  size_t flow_count, type_count, thread_count, category_count;
+  uint32_t category_mask, category_bits; /* bits: the standard ones among `categories` */
+  bool has_trace_id;
+  uint8_t trace_id[16];
+
+  /* tables */
+  struct ojo__r_file **files;
+  size_t file_capacity;
+  uint32_t file_count, file_sequence;
+  struct ojo__r_trace **traces;
+  size_t trace_capacity;
+  uint32_t trace_count;
+  uint32_t *trace_hash;
+  size_t trace_hash_size;
+  struct ojo__r_schema *schemas;
+  uint64_t schema_bytes;
+  ojo_reader_type_info standard[OJO__R_STANDARD_MAX];
+  uint8_t standard_at[0x900]; /* by type: index + 1 */
+  uint32_t standard_count;
+  struct ojo__r_type_cache type_cache[OJO__R_TYPE_CACHE];
+  struct ojo__r_unknown *unknown;
+  struct ojo__r_thread *thread_table;
+  size_t thread_capacity;
+  uint32_t thread_table_count;
+  uint32_t *thread_hash;
+  size_t thread_hash_size;
+  struct ojo__r_handler *handlers;
+  size_t handler_capacity, handler_count;
+
+  /* errors */
+  ojo_reader_error *errors;
+  size_t error_capacity;
+  uint64_t error_count;
+  uint64_t *error_hash; /* of those reported: several passes over a file report its damage once */
+  uint32_t error_hash_count;
+
+  /* flows */
+  struct ojo__r_flow *flow_blocks[OJO__R_FLOWS_MAX / OJO__R_FLOW_BLOCK];
+  uint32_t flow_table_count, last_flow, chain_epoch;
+  uint32_t *flow_hash;
+  size_t flow_hash_size;
+  unsigned char *flow_text;
+  size_t flow_text_capacity;
+  uint32_t flow_text_bytes;
+  uint64_t flows_left_out;
+  bool flows_made, learning;
+  ojo_reader_flow_info *flow_views[OJO__R_FLOW_VIEWS / OJO__R_VIEW_BLOCK + 1];
+  uint32_t flow_view;
+
+  /* ojo_reader_next_run */
+  struct ojo__r_map scan_map;
+  uint32_t scan_file;
+  uint64_t scan_at, scan_released;
+  bool scan_open;
+
+  /* follow */
+  struct ojo__r_directory *directories;
+  size_t directory_count;
+  struct ojo__r_seen *seen;
+  size_t seen_size;
+  uint32_t seen_count, epoch;
+  int wake; /* eventfd, or -1 */
+  uint32_t poll_ms;
+  void (*idle)(void *user);
+  void *idle_user;
+  bool follow, unguarded;
+  unsigned char *aligned_copy; /* of memory that is not */
+  ojo_allocator allocator;
+};
+
+/* ---- >>memory ---------------------------------------------------------------------------------- */
+
+static void *ojo__r_alloc(ojo_reader *r, size_t bytes) {
+  void *memory = r->allocator.alloc ? r->allocator.alloc(r->allocator.user, bytes) : malloc(bytes);
+  if (memory) memset(memory, 0, bytes);
+  return memory;
+}
+static void ojo__r_free(ojo_reader *r, void *memory) {
+  if (!memory) return;
+  if (r->allocator.free) r->allocator.free(r->allocator.user, memory);
+  else if (!r->allocator.alloc) free(memory);
+}
+/* `old` with room for `need` items: itself, or a copy at least twice as large; NULL, and `old` is as it
+ * was, if there is no memory. */
+static void *ojo__r_grown(ojo_reader *r, void *old, size_t *capacity, size_t need, size_t item) {
+  if (need <= *capacity && old) return old;
+  size_t wanted = *capacity * 2 > need ? *capacity * 2 : need < 16 ? 16 : need;
+  void *memory = ojo__r_alloc(r, wanted * item);
+  if (!memory) return NULL;
+  if (old) memcpy(memory, old, *capacity * item);
+  ojo__r_free(r, old);
+  *capacity = wanted;
+  return memory;
+}
+static char *ojo__r_copy_text(ojo_reader *r, const char *text) {
+  size_t bytes = strlen(text) + 1;
+  char *copy = (char *)ojo__r_alloc(r, bytes);
+  if (copy) memcpy(copy, text, bytes);
+  return copy;
+}
+static char *ojo__r_join(ojo_reader *r, const char *directory, const char *name) {
+  size_t a = strlen(directory), b = strlen(name);
+  char *path = (char *)ojo__r_alloc(r, a + b + 2);
+  if (!path) return NULL;
+  memcpy(path, directory, a);
+  if (a && path[a - 1] != '/') path[a++] = '/';
+  memcpy(path + a, name, b);
+  return path;
+}
+static uint64_t ojo__r_mix(uint64_t x) {
+  x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
+  return x ^ x >> 32;
+}
+static uint64_t ojo__r_add(uint64_t a, uint64_t b) { return a + b < a ? UINT64_MAX : a + b; }
+static uint64_t ojo__r_load64(const unsigned char *p) {
+  uint64_t value;
+  __builtin_memcpy(&value, p, 8); /* one load, also under -fno-builtin */
+  return value;
+}
+
+/* ---- >>errors ---------------------------------------------------------------------------------- */
+
+#define OJO__R_ERROR_HASH 4096u
+
+/* `text` is a literal. The same error, found again by another pass, is counted once (of the first 3,072
+ * different ones). */
+static void ojo__r_error(ojo_reader *r, const char *path, uint64_t offset, ojo_result result,
+                         const char *text) {
+  uint64_t name = ojo__fnv1a(path, strlen(path)) ^ ojo__r_mix(offset) ^ ojo__fnv1a(text, strlen(text));
+  if (!r->error_hash) r->error_hash = (uint64_t *)ojo__r_alloc(r, OJO__R_ERROR_HASH * sizeof(uint64_t));
+  if (r->error_hash) {
+    name += name == 0;
+    uint32_t i = (uint32_t)name & (OJO__R_ERROR_HASH - 1);
+    while (r->error_hash[i] && r->error_hash[i] != name) i = (i + 1) & (OJO__R_ERROR_HASH - 1);
+    if (r->error_hash[i] == name) return;
+    if (r->error_hash_count < OJO__R_ERROR_HASH / 4 * 3) {
+      r->error_hash[i] = name;
+      r->error_hash_count++;
+    }
+  }
+  uint64_t index = r->error_count++;
+  if (index >= OJO__R_ERRORS_MAX) return;
+  ojo_reader_error *errors = (ojo_reader_error *)ojo__r_grown(r, r->errors, &r->error_capacity,
+                                                              (size_t)index + 1, sizeof *r->errors);
+  if (!errors) {
+    r->error_count--;
+    return;
+  }
+  r->errors = errors;
+  const char *copy = path[0] ? ojo__r_copy_text(r, path) : NULL;
+  errors[index].path = copy ? copy : "";
+  errors[index].offset = offset;
+  errors[index].result = result;
+  errors[index].text = text;
+}
+static ojo_result ojo__r_errno_result(void) {
+  return errno == EACCES || errno == EPERM     ? OJO_ERR_PERMISSION
+         : errno == ENOENT || errno == ENOTDIR ? OJO_ERR_NOT_FOUND
+         : errno == ENOMEM                     ? OJO_ERR_MEMORY
+                                               : OJO_ERR_IO;
+}
+
+/* ---- >>guard ----------------------------------------------------------------------------------- */
+
+/* A page of a mapped file is gone once the file shrinks (or its disk fails), and touching it is SIGBUS, at
+ * any moment: no check beforehand helps. So while files are mapped we handle SIGBUS: if the address is in
+ * one of our mappings, a page of zeros is put in its place and noted; the reader, which looks at the note
+ * behind each load, reports the file and drops what it loaded from there on. Other addresses go to whoever
+ * handled SIGBUS before us. Blocks are only added, and entries are cleared, never freed: the
+ * handler reads them without a lock. An entry that it needs is stable: its owner is the thread (or is
+ * synchronised with the thread) that faulted. */
+#define OJO__R_GUARD_BLOCK 255
+struct ojo__r_guards {
+  struct ojo__r_guard guard[OJO__R_GUARD_BLOCK];
+  struct ojo__r_guards *next;
+};
+static struct ojo__r_guards ojo__r_first_guards;
+static int ojo__r_guard_lock;
+static uint32_t ojo__r_guard_count; /* under the lock */
+static struct sigaction ojo__r_previous_action;
+
+static void ojo__r_sigbus(int number, siginfo_t *info, void *context) {
+  uintptr_t address = (uintptr_t)info->si_addr;
+  for (struct ojo__r_guards *b = &ojo__r_first_guards; b; b = __atomic_load_n(&b->next, __ATOMIC_ACQUIRE))
+    for (size_t i = 0; i < OJO__R_GUARD_BLOCK; i++) {
+      struct ojo__r_guard *guard = &b->guard[i];
+      /* start pairs with the release in ojo__r_guard_set, which writes end before it */
+      uintptr_t start = __atomic_load_n(&guard->start, __ATOMIC_ACQUIRE);
+      if (start == 0 || address < start || address >= __atomic_load_n(&guard->end, __ATOMIC_RELAXED))
+        continue;
+      int saved = errno;
+      uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+      void *zeros = mmap((void *)(address & ~(page - 1)), page, PROT_READ,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+      errno = saved;
+      if (zeros == MAP_FAILED) break;
+      if ((address & ~(page - 1)) < __atomic_load_n(&guard->gone, __ATOMIC_RELAXED))
+        __atomic_store_n(&guard->gone, address & ~(page - 1), __ATOMIC_RELAXED);
+      return;
+    }
+  if (ojo__r_previous_action.sa_flags & SA_SIGINFO) {
+    ojo__r_previous_action.sa_sigaction(number, info, context);
+  } else if (ojo__r_previous_action.sa_handler != SIG_DFL &&
+             ojo__r_previous_action.sa_handler != SIG_IGN) {
+    ojo__r_previous_action.sa_handler(number);
+  } else {
+    signal(number, SIG_DFL); /* back to the faulting instruction, and down as without us */
+  }
+}
+
+static void ojo__r_lock_guards(void) {
+  while (__atomic_exchange_n(&ojo__r_guard_lock, 1, __ATOMIC_ACQUIRE)) (void)poll(NULL, 0, 1);
+}
+static void ojo__r_unlock_guards(void) { __atomic_store_n(&ojo__r_guard_lock, 0, __ATOMIC_RELEASE); }
+
+/* NULL: no memory. The first one installs the handler. */
+static struct ojo__r_guard *ojo__r_guard_set(const unsigned char *base, uint64_t bytes) {
+  struct ojo__r_guard *found = NULL;
+  ojo__r_lock_guards();
+  if (ojo__r_guard_count == 0) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = ojo__r_sigbus;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &ojo__r_previous_action);
+  }
+  for (struct ojo__r_guards *b = &ojo__r_first_guards; b && !found; b = b->next) {
+    for (size_t i = 0; i < OJO__R_GUARD_BLOCK && !found; i++)
+      if (b->guard[i].start == 0) found = &b->guard[i];
+    if (!found && !b->next)
+      __atomic_store_n(&b->next, (struct ojo__r_guards *)calloc(1, sizeof *b), __ATOMIC_RELEASE);
+  }
+  if (found) {
+    __atomic_store_n(&found->gone, UINTPTR_MAX, __ATOMIC_RELAXED);
+    __atomic_store_n(&found->end, (uintptr_t)base + (uintptr_t)bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&found->start, (uintptr_t)base, __ATOMIC_RELEASE);
+    ojo__r_guard_count++;
+  }
+  ojo__r_unlock_guards();
+  return found;
+}
+static void ojo__r_guard_clear(struct ojo__r_guard *guard) {
+  ojo__r_lock_guards();
+  __atomic_store_n(&guard->start, 0, __ATOMIC_RELEASE);
+  if (--ojo__r_guard_count == 0) { /* the last one restores what was there, unless it was replaced */
+    struct sigaction now;
+    if (sigaction(SIGBUS, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+        now.sa_sigaction == ojo__r_sigbus)
+      sigaction(SIGBUS, &ojo__r_previous_action, NULL);
+  }
+  ojo__r_unlock_guards();
+}
+static const uintptr_t ojo__r_never = UINTPTR_MAX;
+/* What was loaded from below this address before the call was really there. */
+static const unsigned char *ojo__r_gone(const struct ojo__r_map *map) {
+  return (const unsigned char *)__atomic_load_n(map->guard ? &map->guard->gone : &ojo__r_never,
+                                                __ATOMIC_RELAXED);
+}
+/* The same as an offset, at most the mapping's size. */
+static uint64_t ojo__r_sound(const struct ojo__r_map *map) {
+  uint64_t sound = (uint64_t)(ojo__r_gone(map) - map->base);
+  return map->guard && sound < map->bytes ? sound : map->bytes;
+}
+
+/* ---- >>maps ------------------------------------------------------------------------------------ */
+
+static bool ojo__r_map_fd(ojo_reader *r, int fd, uint64_t bytes, struct ojo__r_map *map) {
+  void *base = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, fd, 0);
+  if (base == MAP_FAILED) return false;
+  memset(map, 0, sizeof *map);
+  map->base = (const unsigned char *)base;
+  map->bytes = bytes;
+  map->mapped = true;
+  if (!r->unguarded && !(map->guard = ojo__r_guard_set(map->base, bytes))) {
+    munmap(base, (size_t)bytes);
+    errno = ENOMEM;
+    return false;
+  }
+  return true;
+}
+static void ojo__r_unmap(struct ojo__r_map *map) {
+  if (map->mapped) {
+    if (map->guard) ojo__r_guard_clear(map->guard); /* before another thread maps at the same address */
+    munmap((void *)(uintptr_t)map->base, (size_t)map->bytes);
+  }
+  memset(map, 0, sizeof *map);
+}
+/* Gives back the page table entries of [from, to): what was read does not stay resident. */
+static void ojo__r_release(const struct ojo__r_map *map, uint64_t from, uint64_t to) {
+  uint64_t page = 4096;
+  from = (from + page - 1) / page * page;
+  to = to / page * page;
+  if (map->mapped && to > from)
+    madvise((void *)(uintptr_t)(map->base + from), (size_t)(to - from), MADV_DONTNEED);
+}
+
+/* The file again, for reading its slots; not the one whose header we read if it was replaced since. */
+static bool ojo__r_map_file(ojo_reader *r, struct ojo__r_file *f, struct ojo__r_map *map) {
+  if (f->pinned.base) {
+    *map = f->pinned;
+    map->mapped = false;
+    return true;
+  }
+  int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    if (errno != ENOENT || !f->member) /* the tracer deletes files for disk_bytes_max: no damage */
+      ojo__r_error(r, f->path, 0, ojo__r_errno_result(), "can't be opened");
+    return false;
+  }
+  struct stat st;
+  bool ok = false;
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_ino != f->inode ||
+      (uint64_t)st.st_dev != f->device) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_IO, "was replaced since its header was read");
+  } else if ((uint64_t)st.st_size < f->header_bytes) {
+    ojo__r_error(r, f->path, (uint64_t)st.st_size, OJO_ERR_FORMAT, "the file shrank while it was read");
+  } else if (!ojo__r_map_fd(r, fd, (uint64_t)st.st_size, map)) {
+    ojo__r_error(r, f->path, 0, ojo__r_errno_result(), "can't be mapped");
+  } else {
+    if ((uint64_t)st.st_size < f->bytes)
+      ojo__r_error(r, f->path, (uint64_t)st.st_size, OJO_ERR_FORMAT, "the file shrank while it was read");
+    ok = true;
+  }
+  close(fd);
+  return ok;
+}
+
+/* ---- >>schema ---------------------------------------------------------------------------------- */
+
+/* JSON, strict and bounded: one pass, in place (a decoded string is never longer than its source), at most
+ * 16 levels deep. Only what a schema needs comes out; the rest is checked and skipped. */
+struct ojo__r_json {
+  char *at, *end;
+};
+
+static bool ojo__r_json_token(struct ojo__r_json *j, char wanted) {
+  while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r')) j->at++;
+  if (j->at == j->end || *j->at != wanted) return false;
+  j->at++;
+  return true;
+}
+static bool ojo__r_json_hex(struct ojo__r_json *j, uint32_t *out) {
+  static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+  if (j->end - j->at < 4) return false;
+  *out = 0;
+  for (int i = 0; i < 4; i++) {
+    char c = *j->at++;
+    const char *found = c ? strchr(digits, c) : NULL;
+    if (!found) return false;
+    *out = *out << 4 | (uint32_t)((found - digits) & 15);
+  }
+  return true;
+}
+static char *ojo__r_utf8(char *to, uint32_t code) {
+  if (code < 0x80) {
+    *to++ = (char)code;
+  } else if (code < 0x800) {
+    *to++ = (char)(0xC0 | code >> 6);
+    *to++ = (char)(0x80 | (code & 63));
+  } else if (code < 0x10000) {
+    *to++ = (char)(0xE0 | code >> 12);
+    *to++ = (char)(0x80 | (code >> 6 & 63));
+    *to++ = (char)(0x80 | (code & 63));
+  } else {
+    *to++ = (char)(0xF0 | code >> 18);
+    *to++ = (char)(0x80 | (code >> 12 & 63));
+    *to++ = (char)(0x80 | (code >> 6 & 63));
+    *to++ = (char)(0x80 | (code & 63));
+  }
+  return to;
+}
+static bool ojo__r_json_escape(struct ojo__r_json *j, char **to) {
+  if (j->at == j->end) return false;
+  char c = *j->at++;
+  static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
+  const char *known = c ? strchr(from, c) : NULL;
+  if (known) {
+    *(*to)++ = into[known - from];
+    return true;
+  }
+  uint32_t code, low;
+  if (c != 'u' || !ojo__r_json_hex(j, &code) || code == 0) return false;
+  if (code >= 0xD800 && code < 0xE000) { /* a pair, or nothing */
+    if (code >= 0xDC00 || j->end - j->at < 6 || *j->at++ != '\\' || *j->at++ != 'u' ||
+        !ojo__r_json_hex(j, &low) || low < 0xDC00 || low >= 0xE000)
+      return false;
+    code = 0x10000 + ((code - 0xD800) << 10 | (low - 0xDC00));
+  }
+  *to = ojo__r_utf8(*to, code);
+  return true;
+}
+/* Checks one UTF-8 sequence and moves it to *to. */
+static bool ojo__r_json_multibyte(struct ojo__r_json *j, char **to) {
+  unsigned char c = (unsigned char)*j->at;
+  int more = c >= 0xC2 && c < 0xE0 ? 1 : c >= 0xE0 && c < 0xF0 ? 2 : c >= 0xF0 && c < 0xF5 ? 3 : 0;
+  if (more == 0 || j->end - j->at <= more) return false;
+  unsigned char second = (unsigned char)j->at[1];
+  if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) ||
+      (c == 0xF4 && second > 0x8F))
+    return false;
+  *(*to)++ = *j->at++;
+  for (; more; more--) {
+    if (((unsigned char)*j->at & 0xC0) != 0x80) return false;
+    *(*to)++ = *j->at++;
+  }
+  return true;
+}
+/* NUL-terminated, in place of its source. A NUL cannot be in it. */
+static bool ojo__r_json_string(struct ojo__r_json *j, char **out) {
+  if (!ojo__r_json_token(j, '"')) return false;
+  char *to = j->at;
+  *out = to;
+  while (j->at < j->end) {
+    unsigned char c = (unsigned char)*j->at;
+    if (c == '"') {
+      j->at++;
+      *to = 0; /* at the closing quote or before it */
+      return true;
+    }
+    if (c < 0x20) return false;
+    if (c >= 0x80) {
+      if (!ojo__r_json_multibyte(j, &to)) return false;
+    } else if (c == '\\') {
+      j->at++;
+      if (!ojo__r_json_escape(j, &to)) return false;
+    } else {
+      *to++ = *j->at++;
+    }
+  }
+  return false;
+}
+static bool ojo__r_json_number(struct ojo__r_json *j, uint64_t *out) { /* a whole one */
+  ojo__r_json_token(j, ' ');
+  char *start = j->at;
+  uint64_t value = 0;
+  while (j->at < j->end && *j->at >= '0' && *j->at <= '9') {
+    uint64_t digit = (uint64_t)(*j->at - '0');
+    if (value > (UINT64_MAX - digit) / 10) return false;
+    value = value * 10 + digit;
+    j->at++;
+  }
+  *out = value;
+  return j->at > start && (*start != '0' || j->at == start + 1) &&
+         (j->at == j->end || (*j->at != '.' && *j->at != 'e' && *j->at != 'E'));
+}
+static bool ojo__r_json_skip(struct ojo__r_json *j, int depth) {
+  char *text;
+  if (depth == 0) return false;
+  if (ojo__r_json_token(j, '{')) {
+    if (ojo__r_json_token(j, '}')) return true;
+    do {
+      if (!ojo__r_json_string(j, &text) || !ojo__r_json_token(j, ':') || !ojo__r_json_skip(j, depth - 1))
+        return false;
+    } while (ojo__r_json_token(j, ','));
+    return ojo__r_json_token(j, '}');
+  }
+  if (ojo__r_json_token(j, '[')) {
+    if (ojo__r_json_token(j, ']')) return true;
+    do {
+      if (!ojo__r_json_skip(j, depth - 1)) return false;
+    } while (ojo__r_json_token(j, ','));
+    return ojo__r_json_token(j, ']');
+  }
+  if (j->at < j->end && *j->at == '"') return ojo__r_json_string(j, &text);
+  static const char *const words[] = {"true", "false", "null"};
+  for (int i = 0; i < 3; i++) {
+    size_t bytes = strlen(words[i]);
+    if ((size_t)(j->end - j->at) >= bytes && memcmp(j->at, words[i], bytes) == 0) {
+      j->at += bytes;
+      return true;
+    }
+  }
+  char *start = j->at;
+  while (j->at < j->end && *j->at && strchr("+-.0123456789eE", *j->at)) j->at++;
+  return j->at > start;
+}
+
+static ojo_value_kind ojo__r_kind(const char *text) {
+  static const char *const names[] = {"none", "number", "range", "text", "bytes", "record"};
+  for (int i = 0; i < 6; i++)
+    if (strcmp(text, names[i]) == 0) return (ojo_value_kind)i;
+  return OJO_VALUE_NONE;
+}
+/* One of "events". Version 1's value_type: none, identifier, count, bytes, duration, then three ranges. */
+static bool ojo__r_schema_event(struct ojo__r_json *j, ojo_reader_type_info *info, bool *has_value) {
+  char *key, *text;
+  uint64_t number;
+  memset(info, 0, sizeof *info);
+  info->category = "Application";
+  info->description = "";
+  *has_value = false;
+  if (!ojo__r_json_token(j, '{')) return false;
+  if (ojo__r_json_token(j, '}')) return true;
+  do {
+    if (!ojo__r_json_string(j, &key) || !ojo__r_json_token(j, ':')) return false;
+    ojo__r_json_token(j, ' ');
+    bool is_text = j->at < j->end && *j->at == '"';
+    if (strcmp(key, "value") == 0) {
+      if (!ojo__r_json_number(j, &info->value)) return false;
+      *has_value = true;
+    } else if (strcmp(key, "value_type") == 0 && !is_text) {
+      if (!ojo__r_json_number(j, &number)) return false;
+      info->value_kind = number >= 5 && number <= 7 ? OJO_VALUE_RANGE : OJO_VALUE_NUMBER;
+    } else if (is_text) {
+      if (!ojo__r_json_string(j, &text)) return false;
+      if (strcmp(key, "name") == 0) info->name = text;
+      if (strcmp(key, "category") == 0 && text[0]) info->category = text;
+      if (strcmp(key, "description") == 0) info->description = text;
+      if (strcmp(key, "value_kind") == 0) info->value_kind = ojo__r_kind(text);
+    } else if (!ojo__r_json_skip(j, 8)) {
+      return false;
+    }
+  } while (ojo__r_json_token(j, ','));
+  return ojo__r_json_token(j, '}');
+}
+static int ojo__r_compare_types(const void *a, const void *b) {
+  uint64_t x = ((const ojo_reader_type_info *)a)->value, y = ((const ojo_reader_type_info *)b)->value;
+  return x < y ? -1 : x > y;
+}
+static bool ojo__r_schema_events(ojo_reader *r, struct ojo__r_json *j, struct ojo__r_schema *schema) {
+  size_t capacity = 0;
+  if (!ojo__r_json_token(j, '[')) return false;
+  if (ojo__r_json_token(j, ']')) return true;
+  do {
+    ojo_reader_type_info info;
+    bool has_value;
+    if (!ojo__r_schema_event(j, &info, &has_value)) return false;
+    if (!has_value || !info.name || !info.name[0]) continue;
+    void *types = ojo__r_grown(r, schema->types, &capacity, schema->count + 1, sizeof info);
+    if (!types) return false;
+    schema->types = (ojo_reader_type_info *)types;
+    schema->types[schema->count++] = info;
+  } while (ojo__r_json_token(j, ','));
+  return ojo__r_json_token(j, ']');
+}
+static bool ojo__r_schema_parse(ojo_reader *r, struct ojo__r_schema *schema, size_t bytes) {
+  struct ojo__r_json j;
+  char *key;
+  j.at = schema->text;
+  j.end = schema->text + bytes;
+  if (!ojo__r_json_token(&j, '{')) return false;
+  if (!ojo__r_json_token(&j, '}')) {
+    do {
+      if (!ojo__r_json_string(&j, &key) || !ojo__r_json_token(&j, ':')) return false;
+      bool ok = strcmp(key, "events") == 0 && !schema->types
+                    ? ojo__r_schema_events(r, &j, schema)
+                    : (ojo__r_json_token(&j, ' '), ojo__r_json_skip(&j, 16));
+      if (!ok) return false;
+    } while (ojo__r_json_token(&j, ','));
+    if (!ojo__r_json_token(&j, '}')) return false;
+  }
+  ojo__r_json_token(&j, ' ');
+  if (j.at != j.end) return false;
+  if (schema->count > 1) qsort(schema->types, schema->count, sizeof *schema->types, ojo__r_compare_types);
+  return true;
+}
+
+static void ojo__r_schema_free(ojo_reader *r, struct ojo__r_schema *schema) {
+  ojo__r_free(r, schema->types);
+  ojo__r_free(r, schema->text);
+  ojo__r_free(r, schema->path);
+  ojo__r_free(r, schema);
+}
+/* The schema of that id (version 2), or of that path, if it was read before. A failed one is kept as well,
+ * empty, so that it is tried and reported once. */
+static struct ojo__r_schema *ojo__r_schema_find(ojo_reader *r, uint64_t id, const char *path) {
+  for (struct ojo__r_schema *s = r->schemas; s; s = s->next)
+    if (path ? s->path && strcmp(s->path, path) == 0 : !s->path && s->id == id) return s;
+  return NULL;
+}
+/* Reads `bytes` at `offset` of fd, or of memory, as the schema `id`; path: version 1's own file. */
+static struct ojo__r_schema *ojo__r_schema_read(ojo_reader *r, uint64_t id, const char *path,
+                                                const char *file_path, int fd,
+                                                const unsigned char *memory, uint64_t offset,
+                                                uint64_t bytes) {
+  struct ojo__r_schema *schema = (struct ojo__r_schema *)ojo__r_alloc(r, sizeof *schema);
+  if (!schema) return NULL;
+  schema->id = id;
+  if (path && !(schema->path = ojo__r_copy_text(r, path))) {
+    ojo__r_free(r, schema);
+    return NULL;
+  }
+  const char *problem = NULL;
+  if (bytes > OJO__R_SCHEMA_BYTES_MAX || r->schema_bytes + bytes > OJO__R_SCHEMAS_BYTES_MAX)
+    problem = "the schema is too large (4 MiB, 16 MiB for all): types are shown by number";
+  else if (!(schema->text = (char *)ojo__r_alloc(r, (size_t)bytes + 1)))
+    problem = "no memory for the schema: types are shown by number";
+  else if (memory) memcpy(schema->text, memory + offset, (size_t)bytes);
+  else if (pread(fd, schema->text, (size_t)bytes, (off_t)offset) != (ssize_t)bytes)
+    problem = "the schema can't be read: types are shown by number";
+  if (!problem && !path && ojo__fnv1a(schema->text, (size_t)bytes) != id)
+    problem = "the schema's bytes do not match its id: types are shown by number";
+  if (!problem && !ojo__r_schema_parse(r, schema, (size_t)bytes))
+    problem = "the schema is not the JSON that it should be: types are shown by number";
+  if (problem) {
+    ojo__r_error(r, file_path, offset, OJO_ERR_FORMAT, problem);
+    schema->count = 0;
+  } else {
+    r->schema_bytes += bytes;
+  }
+  schema->next = r->schemas;
+  r->schemas = schema;
+  return schema;
+}
+/* Version 1: schema/event_schema_{id}.json beside the directory of `path`. */
+static struct ojo__r_schema *ojo__r_schema_version1(ojo_reader *r, const char *path, uint64_t id) {
+  const char *slash = strrchr(path, '/');
+  size_t directory = slash ? (size_t)(slash - path) + 1 : 0;
+  size_t size = directory + 80;
+  char *name = (char *)ojo__r_alloc(r, size);
+  if (!name) return NULL;
+  memcpy(name, path, directory);
+  snprintf(name + directory, size - directory, "../schema/event_schema_%016" PRIx64 ".json", id);
+  struct ojo__r_schema *schema = ojo__r_schema_find(r, id, name);
+  if (!schema) {
+    struct stat st;
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+      ojo__r_error(r, name, 0, ojo__r_errno_result(),
+                   "no schema for this trace: types are shown by number");
+    else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+      ojo__r_error(r, name, 0, OJO_ERR_FORMAT, "the schema is no file: types are shown by number");
+    else schema = ojo__r_schema_read(r, id, name, name, fd, NULL, 0, (uint64_t)st.st_size);
+    if (fd >= 0) close(fd);
+  }
+  ojo__r_free(r, name);
+  return schema;
+}
+
+/* ---- >>types ----------------------------------------------------------------------------------- */
+
+static const char *ojo__r_category_name(uint32_t bit) {
+  switch (bit) {
+#define OJO__X(number, name, text) \
+  case number:                     \
+    return text;
+    OJO_CATEGORIES(OJO__X)
+#undef OJO__X
+  }
+  return NULL;
+}
+static uint8_t ojo__r_category_by_name(const char *text) {
+#define OJO__X(number, name, word) \
+  if (strcmp(text, word) == 0) return number;
+  OJO_CATEGORIES(OJO__X)
+#undef OJO__X
+  return 16;
+}
+static void ojo__r_add_standard(ojo_reader *r, uint32_t value, const char *name, int category,
+                                ojo_value_kind kind) {
+  if (r->standard_count == OJO__R_STANDARD_MAX) return;
+  ojo_reader_type_info *info = &r->standard[r->standard_count++];
+  uint32_t bit = 0;
+  while (category >> bit != 1) bit++;
+  info->value = value;
+  info->name = name;
+  info->category = ojo__r_category_name(bit);
+  info->description = "";
+  info->value_kind = kind;
+  if (value < sizeof r->standard_at) r->standard_at[value] = (uint8_t)r->standard_count;
+}
+static void ojo__r_make_standard(ojo_reader *r) {
+#define OJO__X(value, name, helper, category, kind, payload, size) \
+  ojo__r_add_standard(r, value, #name, OJO_CATEGORY_##category, OJO_VALUE_##kind);
+  OJO_EVENTS(OJO__X)
+  OJO_EVENTS_INTERNAL(OJO__X)
+#undef OJO__X
+}
+static const ojo_reader_type_info *ojo__r_standard(const ojo_reader *r, uint64_t type) {
+  if (type < sizeof r->standard_at)
+    return r->standard_at[type] ? &r->standard[r->standard_at[type] - 1] : NULL;
+  for (uint32_t i = r->standard_count; i-- && r->standard[i].value >= 0xFF00;) /* Meta is at the end */
+    if (r->standard[i].value == type) return &r->standard[i];
+  return NULL;
+}
+static const ojo_reader_type_info *ojo__r_described(const struct ojo__r_schema *schema, uint64_t type) {
+  size_t low = 0, high = schema ? schema->count : 0;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (schema->types[middle].value < type) low = middle + 1;
+    else high = middle;
+  }
+  return schema && low < schema->count && schema->types[low].value == type ? &schema->types[low] : NULL;
+}
+/* A number for a name. Kept until close for the first 1,023 such types; the others share one place. */
+static const ojo_reader_type_info *ojo__r_undescribed(ojo_reader *r, uint64_t type, bool version1) {
+  static const ojo_reader_type_info none = {0, "0x000000", "Application", "", OJO_VALUE_NONE};
+  if (!r->unknown)
+    r->unknown = (struct ojo__r_unknown *)ojo__r_alloc(r, OJO__R_UNKNOWN_MAX * sizeof *r->unknown);
+  if (!r->unknown) return &none;
+  uint32_t i = 0;
+  uint32_t slot = (uint32_t)ojo__r_mix(type) & (OJO__R_UNKNOWN_MAX - 1);
+  for (; i < OJO__R_UNKNOWN_MAX - 1; i++, slot = (slot + 1) & (OJO__R_UNKNOWN_MAX - 1)) {
+    struct ojo__r_unknown *u = &r->unknown[slot];
+    if (!u->name[0] || (u->info.value == type && u->version1 == version1)) break;
+  }
+  struct ojo__r_unknown *u = &r->unknown[slot];
+  if (u->name[0] && u->info.value == type && u->version1 == version1) return &u->info;
+  const char *category =
+      type < 0x10000 && !version1 ? ojo__r_category_name((uint32_t)(type >> 8) & 15) : NULL;
+  snprintf(u->name, sizeof u->name, "0x%06" PRIx64, type);
+  u->info.value = type;
+  u->info.name = u->name;
+  u->info.category = category ? category : "Application";
+  u->info.description = "";
+  u->info.value_kind = version1 ? OJO_VALUE_NUMBER : OJO_VALUE_NONE;
+  u->version1 = version1;
+  return &u->info;
+}
+static const ojo_reader_type_info *ojo__r_type(ojo_reader *r, uint32_t trace, uint64_t type) {
+  const struct ojo__r_trace *t = r->traces[trace];
+  bool version1 = t->info.version == 1;
+  const ojo_reader_type_info *info;
+  if (!version1 && type < OJO_APPLICATION_TYPE_FIRST && (info = ojo__r_standard(r, type)) != NULL)
+    return info;
+  struct ojo__r_type_cache *cache =
+      &r->type_cache[(type ^ type >> 6 ^ trace * 7u) & (OJO__R_TYPE_CACHE - 1)];
+  if (cache->info && cache->type == type && cache->trace == trace) return cache->info;
+  info = version1 && type == OJO_EVENTS_DROPPED ? ojo__r_standard(r, type)
+                                                : ojo__r_described(t->schema, type);
+  if (!info) return ojo__r_undescribed(r, type, version1);
+  cache->info = info;
+  cache->type = type;
+  cache->trace = trace;
+  return info;
+}
+/* ---- >>traces ---------------------------------------------------------------------------------- */
+
+/* The slot in a table of indices + 1 for `hash`; grows it. NULL: no memory. */
+static bool ojo__r_hash_room(ojo_reader *r, uint32_t **table, size_t *size, size_t used,
+                             uint64_t (*hash_of)(const ojo_reader *r, uint32_t index)) {
+  if (*table && used * 2 < *size) return true;
+  size_t wanted = *size ? *size * 2 : 64;
+  uint32_t *bigger = (uint32_t *)ojo__r_alloc(r, wanted * sizeof **table);
+  if (!bigger) return false;
+  for (size_t i = 0; i < *size; i++)
+    if ((*table)[i]) {
+      size_t slot = (size_t)hash_of(r, (*table)[i] - 1) & (wanted - 1);
+      while (bigger[slot]) slot = (slot + 1) & (wanted - 1);
+      bigger[slot] = (*table)[i];
+    }
+  ojo__r_free(r, *table);
+  *table = bigger;
+  *size = wanted;
+  return true;
+}
+static uint64_t ojo__r_trace_name(const uint8_t *id, const char *directory, uint64_t schema_id) {
+  uint64_t hash =
+      directory ? ojo__fnv1a(directory, strlen(directory)) ^ ojo__r_mix(schema_id) : ojo__fnv1a(id, 16);
+  return ojo__r_mix(hash);
+}
+static uint64_t ojo__r_trace_hash(const ojo_reader *r, uint32_t index) {
+  const struct ojo__r_trace *t = r->traces[index];
+  return ojo__r_trace_name(t->info.id, t->directory, t->schema_id);
+}
+/* The trace of that id (version 1: of that directory and schema), made if it is new. NULL: no memory. */
+static struct ojo__r_trace *ojo__r_trace_of(ojo_reader *r, const uint8_t *id, const char *directory,
+                                            uint64_t schema_id, uint32_t *index) {
+  if (!ojo__r_hash_room(r, &r->trace_hash, &r->trace_hash_size, r->trace_count, ojo__r_trace_hash))
+    return NULL;
+  size_t slot = (size_t)ojo__r_trace_name(id, directory, schema_id) & (r->trace_hash_size - 1);
+  for (; r->trace_hash[slot]; slot = (slot + 1) & (r->trace_hash_size - 1)) {
+    struct ojo__r_trace *t = r->traces[r->trace_hash[slot] - 1];
+    bool same = directory
+                    ? t->directory && strcmp(t->directory, directory) == 0 && t->schema_id == schema_id
+                    : !t->directory && memcmp(t->info.id, id, 16) == 0;
+    *index = r->trace_hash[slot] - 1;
+    if (same) return t;
+  }
+  struct ojo__r_trace **traces = (struct ojo__r_trace **)ojo__r_grown(r, r->traces, &r->trace_capacity,
+                                                                      r->trace_count + 1, sizeof *traces);
+  if (!traces) return NULL;
+  r->traces = traces;
+  struct ojo__r_trace *t = (struct ojo__r_trace *)ojo__r_alloc(r, sizeof *t);
+  if (!t || (directory && !(t->directory = ojo__r_copy_text(r, directory)))) {
+    ojo__r_free(r, t);
+    return NULL;
+  }
+  memcpy(t->info.id, id, 16);
+  t->schema_id = schema_id;
+  t->info.first_ns = UINT64_MAX;
+  *index = r->trace_count;
+  r->traces[r->trace_count++] = t;
+  r->trace_hash[slot] = r->trace_count;
+  return t;
+}
+
+/* Traces of one boot share its earliest trace's pair of clocks, so that an adjustment of the wall clock
+ * between their starts does not tear them apart. A trace keeps its place once it has one (follow). */
+static bool ojo__r_alignable(const struct ojo__r_trace *t) {
+  static const uint8_t none[16] = {0};
+  return t->info.version != 1 && t->info.clock != OJO_CLOCK_MANUAL &&
+         memcmp(t->info.boot_id, none, 16) != 0;
+}
+static int ojo__r_compare_boots(const void *a, const void *b) {
+  const struct ojo__r_trace *x = *(struct ojo__r_trace *const *)a, *y = *(struct ojo__r_trace *const *)b;
+  int order = memcmp(x->info.boot_id, y->info.boot_id, 16);
+  if (order) return order;
+  if (x->aligned != y->aligned) return x->aligned ? -1 : 1; /* who has a place is the reference */
+  return x->info.start_monotonic_ns < y->info.start_monotonic_ns   ? -1
+         : x->info.start_monotonic_ns > y->info.start_monotonic_ns ? 1
+                                                                   : 0;
+}
+static void ojo__r_align(ojo_reader *r) {
+  uint32_t count = 0, fresh = 0;
+  for (uint32_t i = 0; i < r->trace_count; i++) {
+    struct ojo__r_trace *t = r->traces[i];
+    if (t->aligned) continue;
+    t->base = t->info.start_unix_ns;
+    fresh++;
+  }
+  if (fresh == 0) return;
+  struct ojo__r_trace **sorted =
+      (struct ojo__r_trace **)ojo__r_alloc(r, r->trace_count * sizeof(struct ojo__r_trace *));
+  for (uint32_t i = 0; sorted && i < r->trace_count; i++)
+    if (ojo__r_alignable(r->traces[i])) sorted[count++] = r->traces[i];
+  if (count > 1) qsort(sorted, count, sizeof *sorted, ojo__r_compare_boots);
+  for (uint32_t i = 0, reference = 0; i < count; i++) {
+    struct ojo__r_trace *t = sorted[i], *first = sorted[reference];
+    if (i == reference || memcmp(t->info.boot_id, first->info.boot_id, 16) != 0) {
+      reference = i;
+      continue;
+    }
+    uint64_t mono = t->info.start_monotonic_ns, from = first->info.start_monotonic_ns;
+    if (t->aligned) continue;
+    t->base = mono >= from                ? ojo__r_add(first->base, mono - from)
+              : first->base > from - mono ? first->base - (from - mono)
+                                          : 0;
+  }
+  for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->aligned = true;
+  ojo__r_free(r, sorted);
+}
+
+/* ---- >>files ----------------------------------------------------------------------------------- */
+
+static void ojo__r_file_free(ojo_reader *r, struct ojo__r_file *f) {
+  if (!f) return;
+  ojo__r_unmap(&f->map);
+  if (f->runs) r->runs_indexed -= f->run_capacity;
+  ojo__r_free(r, f->runs);
+  if (f->pinned.mapped) ojo__r_unmap(&f->pinned);
+  ojo__r_free(r, f->path);
+  ojo__r_free(r, f);
+}
+/* What follows the header of version 2, checked against what is there. */
+static bool ojo__r_header2(ojo_reader *r, struct ojo__r_file *f, const ojo_file_header *h) {
+  ojo_file_header copy = *h;
+  const char *problem = NULL;
+  copy.crc = 0;
+  f->trusted = ojo__crc32c(0, &copy, sizeof copy) == h->crc;
+  if (h->slot_bytes != OJO_SLOT_BYTES) problem = "slots of another size than 24";
+  else if (h->header_bytes < OJO__R_HEADER_BYTES || h->header_bytes % 8 != 0)
+    problem = "a header of impossible size";
+  else if (h->header_bytes > f->bytes) problem = "the file ends within its header";
+  else if (h->schema_bytes > h->header_bytes - OJO__R_HEADER_BYTES)
+    problem = "the schema does not fit into the header";
+  if (problem) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_FORMAT, problem);
+    return false;
+  }
+  if (!f->trusted)
+    ojo__r_error(r, f->path, 140, OJO_ERR_FORMAT,
+                 "the header's checksum is wrong: its times and counts are not used");
+  f->header_bytes = h->header_bytes;
+  f->batch = h->batch;
+  f->flags = h->flags;
+  uint64_t room = (f->bytes - h->header_bytes) / OJO_SLOT_BYTES;
+  f->slot_count = room;
+  f->first_ts = 0;
+  f->last_ts = UINT64_MAX;
+  if (!f->trusted) return true;
+  if (h->first_ts <= h->last_ts) {
+    f->first_ts = h->first_ts;
+    f->last_ts = h->last_ts;
+  }
+  if (h->slot_count == 0 && !(h->flags & OJO_FILE_COMPLETE))
+    return true; /* never finished: what is there */
+  if (h->slot_count > room)
+    ojo__r_error(r, f->path, f->bytes, OJO_ERR_FORMAT,
+                 "the file is cut off: it has fewer slots than its header says");
+  else if (h->header_bytes + h->slot_count * OJO_SLOT_BYTES != f->bytes)
+    ojo__r_error(r, f->path, h->header_bytes + h->slot_count * OJO_SLOT_BYTES, OJO_ERR_FORMAT,
+                 "bytes after the last slot, not read");
+  if (h->slot_count < room) f->slot_count = h->slot_count;
+  return true;
+}
+static void ojo__r_trace_fill(struct ojo__r_trace *t, const struct ojo__r_file *f,
+                              const ojo_file_header *h) {
+  ojo_reader_trace_info *info = &t->info;
+  info->files++;
+  info->bytes += f->bytes;
+  info->flags = (uint8_t)(info->flags | h->flags);
+  if (h->anchor_error_ns > info->anchor_error_ns) info->anchor_error_ns = h->anchor_error_ns;
+  if (info->version != 0) return;
+  info->version = OJO_FILE_VERSION;
+  memcpy(info->boot_id, h->boot_id, 16);
+  info->start_unix_ns = h->start_unix_ns;
+  info->start_monotonic_ns = h->start_monotonic_ns;
+  info->pid = h->pid;
+  info->clock = h->clock;
+  memcpy(info->command, h->command, 16);
+  info->command[16] = 0;
+}
+static bool ojo__r_examine2(ojo_reader *r, struct ojo__r_file *f, int fd, const unsigned char *memory,
+                            const ojo_file_header *h) {
+  if (!ojo__r_header2(r, f, h)) return false;
+  if (r->has_trace_id && memcmp(h->trace_id, r->trace_id, 16) != 0) {
+    f->version = 0; /* fine, and not ours */
+    return false;
+  }
+  struct ojo__r_trace *t = ojo__r_trace_of(r, h->trace_id, NULL, 0, &f->trace);
+  if (!t) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_MEMORY, "no memory for its trace");
+    return false;
+  }
+  ojo__r_trace_fill(t, f, h);
+  if (t->schema || h->schema_id == 0) return true;
+  t->schema_id = h->schema_id;
+  t->schema = ojo__r_schema_find(r, h->schema_id, NULL);
+  if (!t->schema)
+    t->schema =
+        ojo__r_schema_read(r, h->schema_id, NULL, f->path, fd, memory,
+                           h->header_bytes - (h->schema_bytes + UINT64_C(7)) / 8 * 8, h->schema_bytes);
+  return true;
+}
+/* Version 1's header has no end time: the last record tells, near enough for the trace's summary. */
+static bool ojo__r_examine1(ojo_reader *r, struct ojo__r_file *f, int fd, const unsigned char *memory,
+                            const unsigned char *head) {
+  static const uint8_t no_id[16] = {0};
+  uint64_t start = ojo__r_load64(head + 8), schema_id = ojo__r_load64(head + 16), last = 0;
+  f->header_bytes = OJO__R_V1_HEADER_BYTES;
+  f->trusted = false;
+  f->start_unix_ns = start;
+  f->last_ts = UINT64_MAX;
+  uint64_t records = (f->bytes - OJO__R_V1_HEADER_BYTES) / OJO__R_V1_RECORD_BYTES;
+  f->slot_count = records;
+  if (f->bytes != OJO__R_V1_HEADER_BYTES + records * OJO__R_V1_RECORD_BYTES)
+    ojo__r_error(r, f->path, OJO__R_V1_HEADER_BYTES + records * OJO__R_V1_RECORD_BYTES, OJO_ERR_FORMAT,
+                 "the file is cut off within a record");
+  if (r->has_trace_id && memcmp(no_id, r->trace_id, 16) != 0) {
+    f->version = 0;
+    return false;
+  }
+  const char *slash = strrchr(f->path, '/');
+  char *directory = ojo__r_copy_text(r, slash ? f->path : ".");
+  if (directory && slash) directory[slash - f->path] = 0;
+  struct ojo__r_trace *t = directory ? ojo__r_trace_of(r, no_id, directory, schema_id, &f->trace) : NULL;
+  ojo__r_free(r, directory);
+  if (!t) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_MEMORY, "no memory for its trace");
+    return false;
+  }
+  if (t->info.version == 0 && !memory) t->schema = ojo__r_schema_version1(r, f->path, schema_id);
+  t->info.version = 1;
+  t->info.files++;
+  t->info.bytes += f->bytes;
+  if (t->info.start_unix_ns == 0 || start < t->info.start_unix_ns) t->info.start_unix_ns = start;
+  uint64_t at = OJO__R_V1_HEADER_BYTES + (records - 1) * OJO__R_V1_RECORD_BYTES;
+  if (records && memory) last = ojo__r_load64(memory + at);
+  if (records && !memory && pread(fd, &last, 8, (off_t)at) != 8) last = 0;
+  if (start < t->info.first_ns) t->info.first_ns = start;
+  if (ojo__r_add(start, last) > t->info.last_ns) t->info.last_ns = ojo__r_add(start, last);
+  return true;
+}
+/* Reads the header (from fd, or memory). False: an error was noted, or another trace is wanted. */
+static bool ojo__r_examine(ojo_reader *r, struct ojo__r_file *f, int fd, const unsigned char *memory) {
+  union {
+    unsigned char bytes[OJO__R_HEADER_BYTES];
+    ojo_file_header header;
+  } head;
+  memset(&head, 0, sizeof head);
+  size_t want = f->bytes < sizeof head ? (size_t)f->bytes : sizeof head;
+  if (f->bytes == 0) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_FORMAT, "empty file");
+    return false;
+  }
+  if (memory) memcpy(head.bytes, memory, want);
+  else if (pread(fd, head.bytes, want, 0) != (ssize_t)want) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_IO, "the header can't be read");
+    return false;
+  }
+  f->version = head.header.version;
+  if (want < OJO__R_V1_HEADER_BYTES || memcmp(head.bytes, OJO_FILE_MAGIC, 4) != 0) {
+    ojo__r_error(r, f->path, 0, OJO_ERR_FORMAT, "not an ojo file");
+    return false;
+  }
+  if (f->version == 1) return ojo__r_examine1(r, f, fd, memory, head.bytes);
+  if (f->version != OJO_FILE_VERSION) {
+    ojo__r_error(r, f->path, 4, OJO_ERR_FORMAT,
+                 "a version of the file format that this reader does not know");
+    return false;
+  }
+  if (want < sizeof head) {
+    ojo__r_error(r, f->path, f->bytes, OJO_ERR_FORMAT, "the file ends within its header");
+    return false;
+  }
+  return ojo__r_examine2(r, f, fd, memory, &head.header);
+}
+
+/* Puts a file whose header is to be read into the list. Takes over f. False: not taken, f is freed. */
+static bool ojo__r_take_file(ojo_reader *r, struct ojo__r_file *f, int fd) {
+  f->sequence = r->file_sequence++;
+  bool fine = ojo__r_examine(r, f, fd, f->pinned.base);
+  void *files =
+      fine ? ojo__r_grown(r, r->files, &r->file_capacity, r->file_count + 1, sizeof *r->files) : NULL;
+  if (!files) {
+    if (fine) ojo__r_error(r, f->path, 0, OJO_ERR_MEMORY, "no memory for one more file");
+    ojo__r_file_free(r, f);
+    return false;
+  }
+  r->files = (struct ojo__r_file **)files;
+  f->index = r->file_count;
+  r->files[r->file_count++] = f;
+  r->bytes_total += f->bytes;
+  return true;
+}
+static struct ojo__r_file *ojo__r_new_file(ojo_reader *r, const char *path) {
+  struct ojo__r_file *f = (struct ojo__r_file *)ojo__r_alloc(r, sizeof *f);
+  if (f && !(f->path = ojo__r_copy_text(r, path))) {
+    ojo__r_free(r, f);
+    f = NULL;
+  }
+  if (!f) ojo__r_error(r, path, 0, OJO_ERR_MEMORY, "no memory for one more file");
+  return f;
+}
+
+/* What can't be mapped (a pipe) goes to an unlinked file in TMPDIR or /tmp first: up to 16 GiB. */
+static int ojo__r_spool(ojo_reader *r, int from, const char *path) {
+  const char *directory = getenv("TMPDIR");
+  char *name = ojo__r_join(r, directory && directory[0] ? directory : "/tmp", "ojo_XXXXXX");
+  unsigned char *block = (unsigned char *)ojo__r_alloc(r, 65536);
+  int to = name && block ? mkstemp(name) : -1;
+  if (to >= 0) unlink(name);
+  uint64_t total = 0;
+  for (bool more = to >= 0; more;) {
+    ssize_t got = read(from, block, 65536);
+    if (got < 0 && errno == EINTR && !__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) continue;
+    more = got > 0;
+    if (got < 0) ojo__r_error(r, path, total, OJO_ERR_IO, "can't be read further");
+    for (ssize_t done = 0; done < got;) {
+      ssize_t put = write(to, block + done, (size_t)(got - done));
+      if (put < 0 && errno == EINTR) continue;
+      if (put <= 0 || total + (uint64_t)put > OJO__R_SPOOL_BYTES_MAX) {
+        ojo__r_error(
+            r, path, total, OJO_ERR_IO,
+            "no room in TMPDIR for what comes through the pipe (16 GiB at most): the rest is left out");
+        more = false;
+        break;
+      }
+      done += put;
+      total += (uint64_t)put;
+    }
+  }
+  if (to < 0) ojo__r_error(r, path, 0, OJO_ERR_IO, "no temporary file for what comes through the pipe");
+  ojo__r_free(r, block);
+  ojo__r_free(r, name);
+  return to;
+}
+/* A file of any kind by its descriptor, which it closes. */
+static void ojo__r_add_fd(ojo_reader *r, const char *path, int fd, bool member) {
+  struct stat st;
+  struct ojo__r_file *f = NULL;
+  bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode), pin = false;
+  if (!regular && !member) {
+    int spooled = ojo__r_spool(r, fd, path);
+    close(fd);
+    fd = spooled;
+    pin = true;
+    if (fd < 0 || fstat(fd, &st) != 0) return;
+  }
+  if ((!regular && member) || !(f = ojo__r_new_file(r, path))) {
+    close(fd);
+    return;
+  }
+  f->bytes = (uint64_t)st.st_size;
+  f->device = (uint64_t)st.st_dev;
+  f->inode = (uint64_t)st.st_ino;
+  f->member = member;
+  if ((pin || strcmp(path, "-") == 0) && f->bytes && !ojo__r_map_fd(r, fd, f->bytes, &f->pinned)) {
+    ojo__r_error(r, path, 0, ojo__r_errno_result(), "can't be mapped");
+    ojo__r_file_free(r, f);
+  } else {
+    ojo__r_take_file(r, f, fd);
+  }
+  close(fd);
+}
+
+/* Seen names of a followed directory; those that are gone are forgotten when the table grows. */
+static bool ojo__r_first_sight(ojo_reader *r, const char *path) {
+  uint64_t name = ojo__r_mix(ojo__fnv1a(path, strlen(path)));
+  name += name == 0;
+  if (r->seen_count * 2 >= r->seen_size) {
+    size_t size = r->seen_size ? r->seen_size * 2 : 256;
+    struct ojo__r_seen *bigger = (struct ojo__r_seen *)ojo__r_alloc(r, size * sizeof *bigger);
+    if (!bigger) return false;
+    r->seen_count = 0;
+    for (size_t i = 0; i < r->seen_size; i++) {
+      if (!r->seen[i].name || r->seen[i].epoch + 1 < r->epoch) continue;
+      size_t slot = (size_t)r->seen[i].name & (size - 1);
+      while (bigger[slot].name) slot = (slot + 1) & (size - 1);
+      bigger[slot] = r->seen[i];
+      r->seen_count++;
+    }
+    ojo__r_free(r, r->seen);
+    r->seen = bigger;
+    r->seen_size = size;
+  }
+  size_t slot = (size_t)name & (r->seen_size - 1);
+  while (r->seen[slot].name && r->seen[slot].name != name) slot = (slot + 1) & (r->seen_size - 1);
+  bool first = !r->seen[slot].name;
+  r->seen[slot].name = name;
+  r->seen[slot].epoch = r->epoch;
+  r->seen_count += first;
+  return first;
+}
+static bool ojo__r_is_directory(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+/* DIR/output if there is one, else DIR/raw, else DIR. */
+static char *ojo__r_resolve(ojo_reader *r, const char *path) {
+  static const char *const inner[] = {"output", "raw"};
+  for (int i = 0; i < 2; i++) {
+    char *joined = ojo__r_join(r, path, inner[i]);
+    if (!joined || ojo__r_is_directory(joined)) return joined;
+    ojo__r_free(r, joined);
+  }
+  return ojo__r_copy_text(r, path);
+}
+/* A directory whose time stamp stands still has nothing new, unless the change was so recent that another
+ * one could share its stamp. */
+static bool ojo__r_unchanged(struct ojo__r_directory *d, const char *path) {
+  struct stat st;
+  struct timespec now;
+  if (stat(path, &st) != 0 || clock_gettime(CLOCK_REALTIME, &now) != 0) return false;
+  bool same = st.st_mtim.tv_sec == d->changed.tv_sec && st.st_mtim.tv_nsec == d->changed.tv_nsec &&
+              now.tv_sec > st.st_mtim.tv_sec + 2;
+  d->changed = st.st_mtim;
+  return same;
+}
+/* Adds the directory's files that are not in yet. */
+static void ojo__r_list(ojo_reader *r, struct ojo__r_directory *d) {
+  char *path = ojo__r_resolve(r, d->path);
+  DIR *listing = path && !(r->follow && ojo__r_unchanged(d, path)) ? opendir(path) : NULL;
+  if (!listing && path && errno != ENOENT && !r->follow)
+    ojo__r_error(r, path, 0, ojo__r_errno_result(), "the directory can't be listed");
+  for (struct dirent *entry; listing && (entry = readdir(listing)) != NULL;) {
+    size_t bytes = strlen(entry->d_name);
+    if (entry->d_name[0] == '.' || bytes < 5 || strcmp(entry->d_name + bytes - 4, ".bin") != 0) continue;
+    char *name = ojo__r_join(r, path, entry->d_name);
+    if (!name) break;
+    if (!r->follow || ojo__r_first_sight(r, name)) {
+      int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+      if (fd >= 0) ojo__r_add_fd(r, name, fd, true);
+      else if (errno != ENOENT) ojo__r_error(r, name, 0, ojo__r_errno_result(), "can't be opened");
+    }
+    ojo__r_free(r, name);
+  }
+  if (listing) closedir(listing);
+  ojo__r_free(r, path);
+}
+/* False: no memory. */
+static bool ojo__r_add_path(ojo_reader *r, const char *path) {
+  if (strcmp(path, "-") == 0) {
+    int fd = dup(STDIN_FILENO);
+    if (fd < 0) ojo__r_error(r, "-", 0, OJO_ERR_IO, "standard input is closed");
+    else ojo__r_add_fd(r, "-", fd, false);
+    return true;
+  }
+  if (ojo__r_is_directory(path)) {
+    struct ojo__r_directory *d = &r->directories[r->directory_count];
+    if (!(d->path = ojo__r_copy_text(r, path))) return false;
+    r->directory_count++;
+    ojo__r_list(r, d);
+    return true;
+  }
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    ojo__r_error(r, path, 0, ojo__r_errno_result(),
+                 errno == ENOENT ? "no such file or directory" : "can't be opened");
+  else ojo__r_add_fd(r, path, fd, false);
+  return true;
+}
+
+/* ---- >>runs ------------------------------------------------------------------------------------ */
+
+/* A RUN that may be one: what a search for the next sound place demands. */
+static bool ojo__r_plausible(const unsigned char *p, uint64_t room_bytes) {
+  ojo_event slot;
+  ojo_run run;
+  if (room_bytes < OJO__R_RUN_BYTES) return false;
+  memcpy(&slot, p, sizeof slot);
+  if (slot.type != OJO__R_RUN_TYPE) return false;
+  memcpy(&run, p + OJO_SLOT_BYTES, sizeof run);
+  return slot.payload <= (room_bytes - OJO__R_RUN_BYTES) / OJO_SLOT_BYTES && run.last_ts >= slot.ts &&
+         run.flags < 8 && run.zero == 0 && run.events <= slot.payload;
+}
+static uint32_t ojo__r_type_at(const unsigned char *p) {
+  uint32_t type;
+  __builtin_memcpy(&type, p + 8, sizeof type);
+  return type;
+}
+/* The offset of the next plausible RUN at or after `at`, before `stop`; 0: none. */
+static uint64_t ojo__r_find_run(const struct ojo__r_map *map, uint64_t at, uint64_t stop, uint64_t end) {
+  for (; at < stop && end - at >= OJO__R_RUN_BYTES && at < ojo__r_sound(map); at += OJO_SLOT_BYTES)
+    if (ojo__r_type_at(map->base + at) == OJO__R_RUN_TYPE && ojo__r_plausible(map->base + at, end - at))
+      return at;
+  return 0;
+}
+static uint64_t ojo__r_slots_end(const struct ojo__r_file *f, const struct ojo__r_map *map) {
+  uint64_t room = (map->bytes - f->header_bytes) / OJO_SLOT_BYTES;
+  return f->header_bytes + (f->slot_count < room ? f->slot_count : room) * OJO_SLOT_BYTES;
+}
+static bool ojo__r_shrank(ojo_reader *r, const struct ojo__r_file *f, uint64_t at) {
+  ojo__r_error(r, f->path, at, OJO_ERR_FORMAT, "the file shrank while it was read");
+  return false;
+}
+/* A RUN whose length leads to something else than a RUN is not believed: it is cut at the next plausible
+ * one within its length, so that a flipped bit costs one run, not the rest of the file. */
+static void ojo__r_check_length(ojo_reader *r, const struct ojo__r_file *f, const struct ojo__r_map *map,
+                                uint64_t end, struct ojo__r_run *run) {
+  uint64_t room = (end - run->slots_at) / OJO_SLOT_BYTES;
+  run->cut = run->slot.payload > room;
+  run->slot_count = run->cut ? room : run->slot.payload;
+  run->next = run->slots_at + run->slot_count * OJO_SLOT_BYTES;
+  if (!run->cut && run->next == end) return;
+  if (!run->cut && ojo__r_type_at(map->base + run->next) == OJO__R_RUN_TYPE) return;
+  uint64_t found = ojo__r_find_run(map, run->slots_at, run->next, end);
+  if (found) {
+    run->next = found;
+    run->slot_count = (found - run->slots_at) / OJO_SLOT_BYTES;
+    ojo__r_error(r, f->path, run->at, OJO_ERR_FORMAT, "a run's length is wrong: cut at the next run");
+  } else if (run->cut) {
+    ojo__r_error(r, f->path, end, OJO_ERR_FORMAT, "the file ends within a run");
+  }
+  run->cut = run->cut || found;
+}
+/* The run at `at`, or the next sound one after it. False: there is none. */
+static bool ojo__r_walk(ojo_reader *r, const struct ojo__r_file *f, const struct ojo__r_map *map,
+                        uint64_t end, uint64_t at, struct ojo__r_run *run) {
+  if (at >= end) return false;
+  if (ojo__r_sound(map) < at + OJO__R_RUN_BYTES && ojo__r_sound(map) < map->bytes)
+    return ojo__r_shrank(r, f, at);
+  if (end - at < OJO__R_RUN_BYTES || ojo__r_type_at(map->base + at) != OJO__R_RUN_TYPE) {
+    uint64_t found = ojo__r_find_run(map, at, end, end);
+    if (ojo__r_sound(map) < map->bytes) return ojo__r_shrank(r, f, at);
+    ojo__r_error(r, f->path, at, OJO_ERR_FORMAT,
+                 found ? "slots outside of any run: skipped up to the next run"
+                       : "slots outside of any run: the rest of the file is skipped");
+    if (!found) return false;
+    at = found;
+  }
+  memcpy(&run->slot, map->base + at, sizeof run->slot);
+  memcpy(&run->run, map->base + at + OJO_SLOT_BYTES, sizeof run->run);
+  if (ojo__r_sound(map) < at + OJO__R_RUN_BYTES) return ojo__r_shrank(r, f, at);
+  run->at = at;
+  run->slots_at = at + OJO__R_RUN_BYTES;
+  ojo__r_check_length(r, f, map, end, run);
+  if (run->run.last_ts < run->slot.ts) {
+    ojo__r_error(r, f->path, at, OJO_ERR_FORMAT, "a run that ends before it begins");
+    run->run.last_ts = UINT64_MAX;
+  }
+  return true;
+}
+static bool ojo__r_run_intact(ojo_reader *r, const struct ojo__r_file *f, const struct ojo__r_map *map,
+                              const struct ojo__r_run *run) {
+  if (!(f->flags & OJO_FILE_CHECKSUMS) || run->run.crc == 0 || run->cut) return true;
+  if (ojo__crc32c(0, map->base + run->slots_at, (size_t)run->slot_count * OJO_SLOT_BYTES) == run->run.crc)
+    return true;
+  ojo__r_error(r, f->path, run->at, OJO_ERR_FORMAT, "a run's checksum is wrong: the run is left out");
+  return false;
+}
+static uint64_t ojo__r_base(const ojo_reader *r, const struct ojo__r_file *f) {
+  return f->version == 1 ? f->start_unix_ns : r->traces[f->trace]->base;
+}
+static bool ojo__r_thread_wanted(const ojo_reader *r, uint32_t thread) {
+  for (size_t i = 0; i < r->thread_count; i++)
+    if (r->threads[i] == thread) return true;
+  return r->thread_count == 0;
+}
+static bool ojo__r_run_wanted(const ojo_reader *r, const struct ojo__r_file *f,
+                              const struct ojo__r_run *run) {
+  uint64_t base = ojo__r_base(r, f);
+  if (run->slot_count == 0) return false;
+  if (r->until_ns && ojo__r_add(base, run->slot.ts) >= r->until_ns) return false;
+  if (r->since_ns && ojo__r_add(base, run->run.last_ts) < r->since_ns) return false;
+  return ojo__r_thread_wanted(r, run->slot.flow);
+}
+
+/* Bytes of the event at p: 24 times its slots. 0: damage. A file may change under us, so that this is
+ * asked of each event whenever it is looked at. */
+static inline uint32_t ojo__r_event_bytes(const unsigned char *p, const unsigned char *end,
+                                          uint32_t type) {
+  uint32_t bytes = ((type >> OJO_EXTENSION_SHIFT) + 1) * OJO_SLOT_BYTES;
+  if ((size_t)(end - p) < bytes || (type & OJO_TYPE_MASK) == OJO_RUN) return 0;
+  if (type == 0 && (ojo__r_load64(p) | ojo__r_load64(p + 8) | ojo__r_load64(p + 16)) == 0)
+    return 0; /* no event */
+  return bytes > OJO_SLOT_BYTES && (type & OJO_SIZED) ? 0 : bytes;
+}
+
+/* ---- >>threads --------------------------------------------------------------------------------- */
+
+static uint64_t ojo__r_thread_name(uint32_t trace, uint32_t thread) {
+  return ojo__r_mix((uint64_t)trace << 32 | thread);
+}
+static uint64_t ojo__r_thread_hash(const ojo_reader *r, uint32_t index) {
+  return ojo__r_thread_name(r->thread_table[index].trace, r->thread_table[index].thread);
+}
+/* NULL: unknown, or no room for one more. */
+static struct ojo__r_thread *ojo__r_thread_of(ojo_reader *r, uint32_t trace, uint32_t thread, bool make) {
+  if (make && !ojo__r_hash_room(r, &r->thread_hash, &r->thread_hash_size, r->thread_table_count,
+                                ojo__r_thread_hash))
+    return NULL;
+  if (!r->thread_hash) return NULL;
+  size_t slot = (size_t)ojo__r_thread_name(trace, thread) & (r->thread_hash_size - 1);
+  for (; r->thread_hash[slot]; slot = (slot + 1) & (r->thread_hash_size - 1)) {
+    struct ojo__r_thread *known = &r->thread_table[r->thread_hash[slot] - 1];
+    if (known->trace == trace && known->thread == thread) return known;
+  }
+  if (!make || r->thread_table_count >= OJO__R_THREADS_MAX) return NULL;
+  void *table = ojo__r_grown(r, r->thread_table, &r->thread_capacity, r->thread_table_count + 1,
+                             sizeof *r->thread_table);
+  if (!table) return NULL;
+  r->thread_table = (struct ojo__r_thread *)table;
+  struct ojo__r_thread *fresh = &r->thread_table[r->thread_table_count++];
+  fresh->trace = trace;
+  fresh->thread = thread;
+  r->thread_hash[slot] = r->thread_table_count;
+  return fresh;
+}
+static void ojo__r_learn_thread(ojo_reader *r, uint32_t trace, uint32_t thread, const unsigned char *p,
+                                size_t room) {
+  struct ojo__r_thread *t = ojo__r_thread_of(r, trace, thread, true);
+  if (!t || room < 2 * OJO_SLOT_BYTES) return;
+  t->tid = (uint32_t)ojo__r_load64(p + 16);
+  memcpy(t->name, p + OJO_SLOT_BYTES, 16);
+}
+
+/* ---- >>flows ----------------------------------------------------------------------------------- */
+
+static struct ojo__r_flow *ojo__r_flow_row(const ojo_reader *r, uint32_t index) {
+  return &r->flow_blocks[index / OJO__R_FLOW_BLOCK][index % OJO__R_FLOW_BLOCK];
+}
+static uint64_t ojo__r_flow_name(uint32_t trace, uint64_t flow) {
+  return ojo__r_mix(flow ^ (uint64_t)trace << 40);
+}
+static uint64_t ojo__r_flow_hash(const ojo_reader *r, uint32_t index) {
+  const struct ojo__r_flow *f = ojo__r_flow_row(r, index);
+  return ojo__r_flow_name(f->trace, f->flow);
+}
+static struct ojo__r_flow *ojo__r_flow_of(ojo_reader *r, uint32_t trace, uint64_t flow, bool make) {
+  if (r->last_flow < r->flow_table_count) {
+    struct ojo__r_flow *last = ojo__r_flow_row(r, r->last_flow);
+    if (last->flow == flow && last->trace == trace) return last;
+  }
+  if (make &&
+      !ojo__r_hash_room(r, &r->flow_hash, &r->flow_hash_size, r->flow_table_count, ojo__r_flow_hash))
+    return NULL;
+  if (!r->flow_hash) return NULL;
+  size_t slot = (size_t)ojo__r_flow_name(trace, flow) & (r->flow_hash_size - 1);
+  for (; r->flow_hash[slot]; slot = (slot + 1) & (r->flow_hash_size - 1)) {
+    struct ojo__r_flow *known = ojo__r_flow_row(r, r->flow_hash[slot] - 1);
+    if (known->flow != flow || known->trace != trace) continue;
+    r->last_flow = r->flow_hash[slot] - 1;
+    return known;
+  }
+  if (!make) return NULL;
+  uint32_t index = r->flow_table_count;
+  if (index < OJO__R_FLOWS_MAX && !r->flow_blocks[index / OJO__R_FLOW_BLOCK])
+    r->flow_blocks[index / OJO__R_FLOW_BLOCK] =
+        (struct ojo__r_flow *)ojo__r_alloc(r, OJO__R_FLOW_BLOCK * sizeof(struct ojo__r_flow));
+  if (index >= OJO__R_FLOWS_MAX || !r->flow_blocks[index / OJO__R_FLOW_BLOCK]) {
+    if (r->flows_left_out++ == 0)
+      ojo__r_error(r, "", 0, OJO_ERR_MEMORY,
+                   "more flows than the flow table holds (524,288): the others are left out of it");
+    return NULL;
+  }
+  struct ojo__r_flow *f = ojo__r_flow_row(r, index);
+  f->flow = flow;
+  f->trace = trace;
+  f->text = OJO__R_NONE;
+  f->first_ns = UINT64_MAX;
+  r->flow_table_count++;
+  r->flow_hash[slot] = r->flow_table_count;
+  return f;
+}
+/* Keeps FLOW's extension, as it is, behind a u32 with its length. */
+static void ojo__r_flow_keep(ojo_reader *r, struct ojo__r_flow *f, const unsigned char *bytes,
+                             uint32_t length) {
+  if (length > 624) length = 624; /* 24 + 20 + 32 + 255 + 255, in slots */
+  if (f->text == OJO__R_NONE) {
+    size_t need = (size_t)r->flow_text_bytes + 4 + 624;
+    if (need > OJO__R_FLOW_TEXT_BYTES_MAX) {
+      ojo__r_error(r, "", 0, OJO_ERR_MEMORY,
+                   "more text about flows than 8 MiB: later ones have no addresses and labels");
+      return;
+    }
+    void *text = ojo__r_grown(r, r->flow_text, &r->flow_text_capacity, need, 1);
+    if (!text) return;
+    r->flow_text = (unsigned char *)text;
+    f->text = r->flow_text_bytes;
+    r->flow_text_bytes += 4 + length;
+  } else { /* told again: in the same room */
+    uint32_t room;
+    memcpy(&room, r->flow_text + f->text, 4);
+    if (length > room) length = room;
+    memset(r->flow_text + f->text + 4, 0, room);
+    memcpy(r->flow_text + f->text + 4, bytes, length);
+    return;
+  }
+  memcpy(r->flow_text + f->text, &length, 4);
+  memcpy(r->flow_text + f->text + 4, bytes, length);
+}
+/* FLOW or STREAM_OPENED tells what a flow is. Once more, with another key or parent, before it was closed:
+ * two live flows share the id. `closed_ns` is compared too, as a close may stand in another thread's run. */
+static void ojo__r_flow_opened(ojo_reader *r, struct ojo__r_flow *f, uint8_t bit, uint64_t time,
+                               uint64_t key, const ojo_flow_record *record, const unsigned char *bytes,
+                               uint32_t length) {
+  const uint8_t known = OJO__R_FLOW_FLOW | OJO__R_FLOW_OPENED;
+  bool anew = (f->bits & OJO__R_FLOW_CLOSED) && f->closed_ns <= time;
+  bool other_parent =
+      record && (f->bits & (OJO__R_FLOW_FLOW | OJO__R_FLOW_LINKED)) && record->parent != f->parent;
+  if (!anew && (((f->bits & known) && key != f->key) || other_parent)) {
+    f->bits |= OJO__R_FLOW_COLLISION;
+    return;
+  }
+  if (anew) f->bits &= OJO__R_FLOW_COLLISION;
+  f->key = key;
+  f->bits |= bit;
+  if (record) {
+    if (f->parent != record->parent) r->chain_epoch++;
+    f->parent = record->parent;
+    f->kind = record->kind;
+    f->role = record->role;
+    ojo__r_flow_keep(r, f, bytes, length);
+  } else if (f->kind == 0) {
+    f->kind = OJO_FLOW_STREAM;
+  }
+}
+static void ojo__r_flow_linked(ojo_reader *r, struct ojo__r_flow *f, uint64_t time, uint64_t parent) {
+  bool anew = (f->bits & OJO__R_FLOW_CLOSED) && f->closed_ns <= time;
+  if (!anew && (f->bits & (OJO__R_FLOW_FLOW | OJO__R_FLOW_LINKED)) && f->parent != parent) {
+    f->bits |= OJO__R_FLOW_COLLISION;
+    return;
+  }
+  if (f->parent != parent) r->chain_epoch++;
+  f->parent = parent;
+  f->bits |= OJO__R_FLOW_LINKED;
+}
+static void ojo__r_flow_event(ojo_reader *r, uint32_t trace, uint64_t time, uint64_t flow, uint64_t type,
+                              uint64_t payload, const unsigned char *extension, uint32_t bytes) {
+  struct ojo__r_flow *f =
+      flow && type != OJO_EVENTS_DROPPED ? ojo__r_flow_of(r, trace, flow, true) : NULL;
+  if (!f) return;
+  f->events++;
+  if (time < f->first_ns) f->first_ns = time;
+  if (time > f->last_ns) f->last_ns = time;
+  if (r->traces[trace]->info.version == 1) return; /* its types mean what its application says */
+  if (type == OJO_FLOW && bytes >= sizeof(ojo_flow_record)) {
+    ojo_flow_record record;
+    memcpy(&record, extension, sizeof record);
+    ojo__r_flow_opened(r, f, OJO__R_FLOW_FLOW, time, payload, &record, extension, bytes);
+  } else if (type == OJO_STREAM_OPENED) {
+    ojo__r_flow_opened(r, f, OJO__R_FLOW_OPENED, time, payload, NULL, NULL, 0);
+  } else if (type == OJO_STREAM_LINK_PARENT) {
+    ojo__r_flow_linked(r, f, time, payload);
+  } else if (type == OJO_STREAM_CLOSED || type == OJO_CONNECTION_CLOSED) {
+    f->bits |= OJO__R_FLOW_CLOSED;
+    if (time > f->closed_ns) f->closed_ns = time;
+  }
+}
+/* The event at p of file f, of whichever version, into the flow table. */
+static void ojo__r_flow_at(ojo_reader *r, const struct ojo__r_file *f, const unsigned char *p,
+                           uint32_t bytes) {
+  uint64_t time = ojo__r_add(ojo__r_base(r, f), ojo__r_load64(p));
+  if (f->version == 1) {
+    uint64_t flow = ojo__r_load64(p + 8), type = ojo__r_load64(p + 16);
+    if (flow != UINT64_MAX || type != UINT64_MAX)
+      ojo__r_flow_event(r, f->trace, time, flow, type, ojo__r_load64(p + 24), NULL, 0);
+    return;
+  }
+  ojo_event slot;
+  memcpy(&slot, p, sizeof slot);
+  ojo__r_flow_event(r, f->trace, time, slot.flow, slot.type & OJO_TYPE_MASK, slot.payload,
+                    p + OJO_SLOT_BYTES, bytes - OJO_SLOT_BYTES);
+}
+static void ojo__r_flow_run(ojo_reader *r, const struct ojo__r_file *f, const struct ojo__r_map *map,
+                            const unsigned char *p, const unsigned char *end) {
+  uint32_t thread;
+  while (p < end) {
+    uint32_t type = f->version == 1 ? 0 : ojo__r_type_at(p);
+    uint32_t bytes = f->version == 1 ? OJO__R_V1_RECORD_BYTES : ojo__r_event_bytes(p, end, type);
+    if (bytes == 0 || p + bytes > ojo__r_gone(map)) return; /* the merge reports it */
+    if (f->version != 1 && (type & OJO_TYPE_MASK) == OJO_THREAD) {
+      memcpy(&thread, p + 12, sizeof thread);
+      ojo__r_learn_thread(r, f->trace, thread, p, bytes);
+    } else {
+      ojo__r_flow_at(r, f, p, bytes);
+    }
+    p += bytes;
+  }
+}
+static void ojo__r_make_flows(ojo_reader *r) {
+  if (r->flows_made) return;
+  r->flows_made = true;
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    struct ojo__r_file *f = r->files[i];
+    struct ojo__r_map map;
+    struct ojo__r_run run;
+    if (f->slot_count == 0 || !ojo__r_map_file(r, f, &map)) continue;
+    if (f->version == 1) {
+      uint64_t records = (map.bytes - OJO__R_V1_HEADER_BYTES) / OJO__R_V1_RECORD_BYTES;
+      const unsigned char *slots = map.base + OJO__R_V1_HEADER_BYTES;
+      if (records > f->slot_count) records = f->slot_count;
+      ojo__r_flow_run(r, f, &map, slots, slots + records * OJO__R_V1_RECORD_BYTES);
+    } else {
+      uint64_t end = ojo__r_slots_end(f, &map);
+      for (uint64_t at = f->header_bytes; ojo__r_walk(r, f, &map, end, at, &run); at = run.next) {
+        const unsigned char *slots = map.base + run.slots_at;
+        if (ojo__r_run_intact(r, f, &map, &run))
+          ojo__r_flow_run(r, f, &map, slots, slots + run.slot_count * OJO_SLOT_BYTES);
+        ojo__r_release(&map, run.at, run.next);
+      }
+    }
+    ojo__r_unmap(&map);
+  }
+  r->learning = r->follow; /* what comes later is added as it is read */
+}
+
+/* Whether a flow is in the chain: it, an ancestor, or one below it. Found by walking up, and kept until a
+ * parent becomes known (chain_epoch). The walk marks its path, so that a loop of parents ends it. */
+static uint8_t ojo__r_chain_state(ojo_reader *r, struct ojo__r_flow *f) {
+  uint8_t answer = OJO__R_CHAIN_NO;
+  struct ojo__r_flow *at = f;
+  for (;;) { /* up, until someone knows */
+    if (at->chain_epoch != r->chain_epoch) {
+      at->chain_epoch = r->chain_epoch;
+      at->chain = OJO__R_CHAIN_UNKNOWN;
+    }
+    if (at->flow == r->chain) answer = OJO__R_CHAIN_IN;
+    else if (at->chain == OJO__R_CHAIN_IN) answer = OJO__R_CHAIN_IN;
+    if (at->flow == r->chain || at->chain != OJO__R_CHAIN_UNKNOWN) break;
+    at->chain = OJO__R_CHAIN_VISITING;
+    if (at->parent == r->chain) answer = OJO__R_CHAIN_IN; /* which may have no event of its own */
+    if (at->parent == r->chain) break;
+    struct ojo__r_flow *up = at->parent ? ojo__r_flow_of(r, at->trace, at->parent, false) : NULL;
+    if (!up) break;
+    at = up;
+  }
+  if (at->flow == r->chain) at->chain = OJO__R_CHAIN_IN;
+  for (at = f; at && at->chain == OJO__R_CHAIN_VISITING;) { /* the same way again, with the answer */
+    at->chain = answer;
+    at = at->parent ? ojo__r_flow_of(r, at->trace, at->parent, false) : NULL;
+  }
+  return f->chain;
+}
+/* Marks the ancestors, once per epoch and trace: the walk above then stops at them. */
+static void ojo__r_chain_ancestors(ojo_reader *r, uint32_t trace) {
+  struct ojo__r_flow *f = ojo__r_flow_of(r, trace, r->chain, false);
+  if (!f || (f->chain_epoch == r->chain_epoch && f->chain == OJO__R_CHAIN_IN)) return;
+  f->chain_epoch = r->chain_epoch;
+  f->chain = OJO__R_CHAIN_IN;
+  while (f->parent && (f = ojo__r_flow_of(r, trace, f->parent, false)) != NULL) {
+    if (f->chain_epoch == r->chain_epoch && f->chain != OJO__R_CHAIN_NO) return;
+    f->chain_epoch = r->chain_epoch;
+    f->chain = OJO__R_CHAIN_ANCESTOR;
+  }
+}
+static bool ojo__r_in_chain(ojo_reader *r, uint32_t trace, uint64_t flow) {
+  struct ojo__r_flow *f = flow ? ojo__r_flow_of(r, trace, flow, false) : NULL;
+  if (!f) return flow == r->chain;
+  if (f->chain_epoch == r->chain_epoch && f->chain != OJO__R_CHAIN_UNKNOWN)
+    return f->chain != OJO__R_CHAIN_NO;
+  ojo__r_chain_ancestors(r, trace);
+  if (f->chain_epoch == r->chain_epoch && f->chain == OJO__R_CHAIN_ANCESTOR) return true;
+  return ojo__r_chain_state(r, f) != OJO__R_CHAIN_NO;
+}
+
+/* ---- >>sort ------------------------------------------------------------------------------------ */
+
+static bool ojo__r_ref_less(const struct ojo__r_ref *a, const struct ojo__r_ref *b) {
+  return a->key < b->key || (a->key == b->key && a->at < b->at);
+}
+/* Merge sort that takes the ascending stretches as they come: what is nearly sorted costs little. */
+static bool ojo__r_sort(ojo_reader *r, struct ojo__r_ref *refs, size_t count) {
+  size_t sorted = 1;
+  while (sorted < count && !ojo__r_ref_less(&refs[sorted], &refs[sorted - 1])) sorted++;
+  if (sorted >= count) return true;
+  void *scratch = ojo__r_grown(r, r->scratch, &r->scratch_capacity, count, sizeof *refs);
+  if (!scratch) return false;
+  r->scratch = (struct ojo__r_ref *)scratch;
+  for (bool merged = true; merged;) {
+    merged = false;
+    for (size_t start = 0; start < count;) {
+      size_t middle = start + 1;
+      while (middle < count && !ojo__r_ref_less(&refs[middle], &refs[middle - 1])) middle++;
+      if (middle == count) break;
+      size_t end = middle + 1;
+      while (end < count && !ojo__r_ref_less(&refs[end], &refs[end - 1])) end++;
+      memcpy(r->scratch, refs + start, (middle - start) * sizeof *refs);
+      size_t left = 0, lefts = middle - start, right = middle, to = start;
+      while (left < lefts && right < end)
+        if (ojo__r_ref_less(&refs[right], &r->scratch[left])) refs[to++] = refs[right++];
+        else refs[to++] = r->scratch[left++];
+      memcpy(refs + to, r->scratch + left, (lefts - left) * sizeof *refs);
+      start = end;
+      merged = true;
+    }
+  }
+  return true;
+}
+
+/* ---- >>cursor ---------------------------------------------------------------------------------- */
+
+static void ojo__r_cursor_error(ojo_reader *r, const struct ojo__r_cursor *c, const unsigned char *p,
+                                const char *text) {
+  ojo__r_error(r, c->file->path, (uint64_t)(p - c->file->map.base), OJO_ERR_FORMAT, text);
+}
+/* What must be noted once of an event, whether or not a filter lets it through. */
+static void ojo__r_account(ojo_reader *r, struct ojo__r_cursor *c, const unsigned char *p,
+                           uint32_t bytes) {
+  if (p < c->accounted) return;
+  c->accounted = p + bytes;
+  if (c->file->version == 1) {
+    if (ojo__r_load64(p + 8) == UINT64_MAX && ojo__r_load64(p + 16) == UINT64_MAX)
+      r->traces[c->file->trace]->info.dropped += ojo__r_load64(p + 24);
+  } else {
+    uint32_t type = ojo__r_type_at(p) & OJO_TYPE_MASK;
+    if (type == OJO_EVENTS_DROPPED) r->traces[c->file->trace]->info.dropped += ojo__r_load64(p + 16);
+    if (type == OJO_THREAD) ojo__r_learn_thread(r, c->file->trace, c->thread, p, bytes);
+    if (type == OJO_THREAD) return;
+  }
+  if (r->learning) ojo__r_flow_at(r, c->file, p, bytes);
+}
+/* Bytes of the event at p, 0 at damage: then the run ends there, and it is reported. */
+static uint32_t ojo__r_measure(ojo_reader *r, struct ojo__r_cursor *c, const unsigned char *p) {
+  if (c->file->version == 1) return OJO__R_V1_RECORD_BYTES;
+  uint32_t type = ojo__r_type_at(p), bytes = ojo__r_event_bytes(p, c->end, type);
+  if (bytes == 0) {
+    ojo__r_cursor_error(
+        r, c, p,
+        type == 0 ? "zeros: never written, or the file shrank; the rest of the run is left out"
+        : (type & OJO_TYPE_MASK) == OJO_RUN ? "a RUN within a run: the rest of the run is left out"
+        : (type & OJO_SIZED) && type >> OJO_EXTENSION_SHIFT
+            ? "a SIZED event with an extension: the rest of the run is left out"
+            : "an extension that reaches beyond its run: the event is left out");
+    c->end = p;
+  }
+  return bytes;
+}
+static bool ojo__r_hidden(const struct ojo__r_cursor *c, const unsigned char *p) {
+  return c->file->version != 1 && (ojo__r_type_at(p) & OJO_TYPE_MASK) == OJO_THREAD;
+}
+
+static void ojo__r_check_times(ojo_reader *r, const struct ojo__r_cursor *c, uint64_t first,
+                               uint64_t last) {
+  if (first < c->run_first || last > c->run_last)
+    ojo__r_cursor_error(r, c, c->begin, "a run has times that its RUN denies: events may come late");
+}
+
+/* The file lost pages that the run is on: what lies before them is sound. */
+static bool ojo__r_trim(ojo_reader *r, struct ojo__r_cursor *c) {
+  const unsigned char *gone = ojo__r_gone(&c->file->map);
+  uint64_t slot = c->file->version == 1 ? OJO__R_V1_RECORD_BYTES : OJO_SLOT_BYTES;
+  if (gone >= c->end) return false;
+  ojo__r_cursor_error(r, c, gone > c->begin ? gone : c->begin, "the file shrank while it was read");
+  c->end = gone > c->begin ? c->begin + (uint64_t)(gone - c->begin) / slot * slot : c->begin;
+  return true;
+}
+
+/* The next part of a run whose times go back, sorted. All of it if the window holds it; else the window is
+ * refilled when its earlier half is out, so that an event may stand up to half a window from its place. */
+static bool ojo__r_fill_window(ojo_reader *r, struct ojo__r_cursor *c) {
+  uint32_t kept = c->window_count - c->window_at;
+  memmove(c->window, c->window + c->window_at, kept * sizeof *c->window);
+  c->window_at = 0;
+  const unsigned char *p = c->segment_end; /* read up to here */
+  while (kept < c->window_capacity && p < c->end) {
+    uint32_t bytes = ojo__r_measure(r, c, p);
+    if (bytes == 0) break;
+    ojo__r_account(r, c, p, bytes);
+    if (!ojo__r_hidden(c, p)) {
+      c->window[kept].key = ojo__r_load64(p);
+      c->window[kept++].at = (uint64_t)(p - c->begin);
+    }
+    p += bytes;
+  }
+  if (ojo__r_trim(r, c)) {
+    uint32_t sound = 0;
+    for (uint32_t i = 0; i < kept; i++)
+      if (c->begin + c->window[i].at < c->end) c->window[sound++] = c->window[i];
+    kept = sound;
+    p = c->end;
+  }
+  c->segment_end = p;
+  c->window_count = kept;
+  c->window_emit = p < c->end && kept > 1 ? kept / 2 : kept;
+  if (!ojo__r_sort(r, c->window, kept))
+    ojo__r_cursor_error(r, c, c->begin, "no memory to sort a run: it stays as it is");
+  if (kept == 0) return false;
+  ojo__r_check_times(r, c, c->window[0].key, c->window[kept - 1].key);
+  if (c->window[0].key < c->last_ts)
+    ojo__r_cursor_error(r, c, c->begin,
+                        "times go back further than the sorting window: events come late");
+  c->last_ts = c->window[c->window_emit - 1].key;
+  return true;
+}
+static void ojo__r_open_window(ojo_reader *r, struct ojo__r_cursor *c) {
+  uint64_t room = r->sort_events < OJO__R_SORT_MAX ? OJO__R_SORT_MAX - r->sort_events : 0;
+  uint64_t most =
+      (uint64_t)(c->end - c->at) / (c->file->version == 1 ? OJO__R_V1_RECORD_BYTES : OJO_SLOT_BYTES);
+  if (most > OJO__R_WINDOW_MAX) most = OJO__R_WINDOW_MAX;
+  if (most > room) most = room;
+  if (most < OJO__R_WINDOW_MIN) most = OJO__R_WINDOW_MIN;
+  c->window = (struct ojo__r_ref *)ojo__r_alloc(r, (size_t)most * sizeof *c->window);
+  c->segment_end = c->at;
+  if (!c->window) {
+    ojo__r_cursor_error(r, c, c->at, "no memory to sort a run: the run is left out");
+    c->end = c->at;
+    return;
+  }
+  c->window_capacity = (uint32_t)most;
+  r->sort_events += most;
+}
+
+/* Checks the next 64 KiB of the run from c->at: whole events, times ascending. If so they are handed out
+ * as they lie (and are in the cache by then); else the rest of the run goes through a window. */
+static void ojo__r_next_segment(ojo_reader *r, struct ojo__r_cursor *c) {
+  const unsigned char *p = c->at;
+  uint64_t left = (uint64_t)(c->end - p), first = UINT64_MAX, last = c->last_ts = c->segment_last;
+  const unsigned char *stop = left > OJO__R_SEGMENT_BYTES ? p + OJO__R_SEGMENT_BYTES : c->end;
+  bool version1 = c->file->version == 1, sorted = !c->unsorted || left <= OJO__R_SEGMENT_BYTES;
+  while (p < stop && sorted) {
+    uint64_t ts = ojo__r_load64(p);
+    uint32_t bytes = OJO_SLOT_BYTES;
+    /* not the bulk: extensions, the application's types, Meta, and 0 */
+    if (version1 || r->learning || (ojo__r_type_at(p) & ~OJO_SIZED) - 1 >= OJO_EVENTS_DROPPED - 1u) {
+      bytes = ojo__r_measure(r, c, p);
+      if (bytes == 0) break;
+      if (ojo__r_hidden(c, p)) {
+        ojo__r_account(r, c, p, bytes);
+        if (c->at == p) c->at += bytes; /* THREAD stands before what its thread recorded */
+        p += bytes;
+        continue;
+      }
+      if (ts >= last) ojo__r_account(r, c, p, bytes);
+    }
+    sorted = ts >= last;
+    first = ts < first ? ts : first;
+    last = ts;
+    p += bytes;
+  }
+  if (ojo__r_trim(r, c)) { /* once more, up to where it is sound */
+    if (c->at > c->end) c->at = c->end;
+    c->segment_end = c->at;
+    return;
+  }
+  if (sorted) {
+    c->segment_end = p;
+    c->segment_last = last;
+    if (c->at < p) ojo__r_check_times(r, c, first, last);
+    return;
+  }
+  if (!c->unsorted && !version1)
+    ojo__r_cursor_error(r, c, c->begin, "times go back in a run that is not marked UNSORTED");
+  ojo__r_open_window(r, c);
+}
+/* Moves to the next event. False: the run is at its end. */
+static bool ojo__r_load(ojo_reader *r, struct ojo__r_cursor *c) {
+  for (;;) {
+    if (c->window) {
+      if (c->window_at == c->window_emit && !ojo__r_fill_window(r, c)) return false;
+      c->at = c->begin + c->window[c->window_at].at;
+      c->head_ts = c->window[c->window_at++].key;
+      break;
+    }
+    if (c->at >= c->segment_end) {
+      if (c->at >= c->end) return false;
+      ojo__r_next_segment(r, c);
+    } else if (ojo__r_hidden(c, c->at)) {
+      uint32_t bytes = ojo__r_measure(r, c, c->at);
+      c->at = bytes ? c->at + bytes : c->end;
+    } else {
+      c->head_ts = ojo__r_load64(c->at);
+      break;
+    }
+  }
+  c->key = ojo__r_add(c->base, c->head_ts);
+  return true;
+}
+static void ojo__r_cursor_free(ojo_reader *r, struct ojo__r_cursor *c) {
+  if (c->window) r->sort_events -= c->window_capacity;
+  ojo__r_free(r, c->window);
+  memset(c, 0, sizeof *c);
+  c->begin = (const unsigned char *)r->spare;
+  r->spare = c;
+}
+static struct ojo__r_cursor *ojo__r_cursor_new(ojo_reader *r) {
+  struct ojo__r_cursor *c = r->spare;
+  if (!c) return (struct ojo__r_cursor *)ojo__r_alloc(r, sizeof *c);
+  r->spare = (struct ojo__r_cursor *)(uintptr_t)c->begin;
+  c->begin = NULL;
+  return c;
+}
+
+/* ---- >>merge ----------------------------------------------------------------------------------- */
+
+/* The tie of two events at one time: trace, thread, level, then the place in what was recorded. */
+static bool ojo__r_before(const struct ojo__r_cursor *a, const struct ojo__r_cursor *b) {
+  if (!a || !b) return a != NULL;
+  const struct ojo__r_file *f = a->file, *g = b->file;
+  if (f->trace != g->trace) return f->trace < g->trace;
+  if (a->thread != b->thread) return a->thread < b->thread;
+  if (a->level != b->level) return a->level < b->level;
+  if (a->ordinal != b->ordinal) return a->ordinal < b->ordinal;
+  if (f->batch != g->batch) return f->batch < g->batch;
+  if (f != g) return f->sequence < g->sequence;
+  return a->begin < b->begin;
+}
+/* Plays the leaf's way up the tree. Returns the least key among those that it met: if the leaf's cursor
+ * comes out on top, that is how far it may go on before anyone else's turn. The siblings' places follow
+ * from the leaf alone, so that their loads do not wait for each other, and the choice is a mask, not a
+ * branch: at random interleave no predictor can know it. */
+static inline uint64_t ojo__r_play(ojo_reader *r, uint32_t leaf, uint64_t key, struct ojo__r_cursor *c) {
+  struct ojo__r_node *tree = r->tree;
+  uint32_t i = r->leaves + leaf;
+  uint64_t rival = UINT64_MAX;
+  tree[i].key = key;
+  tree[i].cursor = c;
+  for (; i > 1; i >>= 1) {
+    const struct ojo__r_node *other = &tree[i ^ 1];
+    uint64_t other_key = other->key;
+    struct ojo__r_cursor *other_cursor = other->cursor;
+    bool lost = other_key < key;
+    if (OJO__UNLIKELY(other_key == key)) lost = ojo__r_before(other_cursor, c);
+    uint64_t mask = (uint64_t)0 - (uint64_t)lost;
+    rival = other_key < rival ? other_key : rival;
+    key ^= (key ^ other_key) & mask;
+    c = (struct ojo__r_cursor *)((uintptr_t)c ^ (((uintptr_t)c ^ (uintptr_t)other_cursor) & mask));
+    tree[i >> 1].key = key;
+    tree[i >> 1].cursor = c;
+  }
+  return rival;
+}
+static bool ojo__r_resize_tree(ojo_reader *r, uint32_t leaves) {
+  struct ojo__r_node *tree = (struct ojo__r_node *)ojo__r_alloc(r, 2u * leaves * sizeof *tree);
+  if (!tree) return false;
+  for (uint32_t i = 0; i < 2u * leaves; i++) tree[i].key = UINT64_MAX;
+  struct ojo__r_node *old = r->tree;
+  uint32_t old_leaves = r->leaves, leaf = 0;
+  r->tree = tree;
+  r->leaves = leaves;
+  for (uint32_t i = old_leaves; old && i < 2u * old_leaves; i++)
+    if (old[i].cursor) {
+      old[i].cursor->leaf = leaf;
+      ojo__r_play(r, leaf++, old[i].key, old[i].cursor);
+    }
+  r->free_leaf = leaf;
+  ojo__r_free(r, old);
+  return true;
+}
+static bool ojo__r_enter(ojo_reader *r, struct ojo__r_cursor *c) {
+  if (r->active == r->leaves && !ojo__r_resize_tree(r, r->leaves ? r->leaves * 2 : 1)) return false;
+  while (r->tree[r->leaves + r->free_leaf].cursor) r->free_leaf = (r->free_leaf + 1) & (r->leaves - 1);
+  c->leaf = r->free_leaf;
+  r->free_leaf = (r->free_leaf + 1) & (r->leaves - 1);
+  r->active++;
+  ojo__r_play(r, c->leaf, c->key, c);
+  return true;
+}
+
+static void ojo__r_pending_down(ojo_reader *r, uint32_t i) {
+  struct ojo__r_ref *heap = r->pending, moving = heap[i];
+  for (;;) {
+    uint32_t child = 2 * i + 1;
+    if (child >= r->pending_count) break;
+    if (child + 1 < r->pending_count && ojo__r_ref_less(&heap[child + 1], &heap[child])) child++;
+    if (!ojo__r_ref_less(&heap[child], &moving)) break;
+    heap[i] = heap[child];
+    i = child;
+  }
+  heap[i] = moving;
+}
+static void ojo__r_pending_push(ojo_reader *r, uint64_t key, uint32_t file) {
+  void *heap =
+      ojo__r_grown(r, r->pending, &r->pending_capacity, r->pending_count + 1u, sizeof *r->pending);
+  if (!heap) {
+    ojo__r_error(r, r->files[file]->path, 0, OJO_ERR_MEMORY, "no memory for one more file");
+    return;
+  }
+  r->pending = (struct ojo__r_ref *)heap;
+  uint32_t i = r->pending_count++;
+  for (; i && key < r->pending[(i - 1) / 2].key; i = (i - 1) / 2) r->pending[i] = r->pending[(i - 1) / 2];
+  r->pending[i].key = key;
+  r->pending[i].at = file;
+}
+static void ojo__r_pending_pop(ojo_reader *r) {
+  r->pending[0] = r->pending[--r->pending_count];
+  if (r->pending_count) ojo__r_pending_down(r, 0);
+}
+/* Once the traces are aligned: when the file is, and whether it is out of the time range. */
+static void ojo__r_note_times(ojo_reader *r, struct ojo__r_file *f) {
+  struct ojo__r_trace *t = r->traces[f->trace];
+  uint64_t base = ojo__r_base(r, f), first = ojo__r_add(base, f->first_ts),
+           last = ojo__r_add(base, f->last_ts);
+  if (f->trusted && f->last_ts != UINT64_MAX) {
+    if (first < t->info.first_ns) t->info.first_ns = first;
+    if (last > t->info.last_ns) t->info.last_ns = last;
+  }
+  f->skip = (r->until_ns && first >= r->until_ns) || (r->since_ns && last < r->since_ns);
+}
+static void ojo__r_queue_file(ojo_reader *r, struct ojo__r_file *f) {
+  if (f->skip || f->slot_count == 0) r->bytes_read += f->bytes;
+  else ojo__r_pending_push(r, ojo__r_add(ojo__r_base(r, f), f->first_ts), f->index);
+}
+
+/* The file's runs from `at` on, by time. Where the index's bound (524,288 runs over all open files) allows
+ * no more, the rest of the file is indexed when these are out, and reported: its events may come late. */
+static void ojo__r_index_file(ojo_reader *r, struct ojo__r_file *f, uint64_t at) {
+  struct ojo__r_run run;
+  f->run_count = f->run_at = 0;
+  f->resume = 0;
+  while (ojo__r_walk(r, f, &f->map, f->slots_end, at, &run)) {
+    if (f->run_count == f->run_capacity) {
+      size_t before = f->run_capacity;
+      void *runs = NULL;
+      if (r->runs_indexed + before <= OJO__R_RUNS_MAX || before == 0)
+        runs = ojo__r_grown(r, f->runs, &f->run_capacity, f->run_count + 1u, sizeof *f->runs);
+      if (!runs) {
+        ojo__r_error(r, f->path, run.at, OJO_ERR_MEMORY,
+                     "more runs at one time than the index holds: events may come late");
+        if (f->run_count) f->resume = run.at;
+        break;
+      }
+      f->runs = (struct ojo__r_ref *)runs;
+      r->runs_indexed += f->run_capacity - before;
+    }
+    at = run.next;
+    if (!ojo__r_run_wanted(r, f, &run)) continue;
+    f->runs[f->run_count].key = ojo__r_add(ojo__r_base(r, f), run.slot.ts);
+    f->runs[f->run_count++].at = run.at;
+  }
+  ojo__r_sort(r, f->runs, f->run_count);
+  ojo__r_release(&f->map, 0, f->map.bytes); /* looking at a RUN brings 64 KiB around it in */
+}
+static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
+  if (!ojo__r_map_file(r, f, &f->map)) return false;
+  if (f->version == 1) {
+    size_t capacity = 0;
+    f->runs = (struct ojo__r_ref *)ojo__r_grown(r, NULL, &capacity, 1, sizeof *f->runs);
+    if (!f->runs) return false;
+    r->runs_indexed += f->run_capacity = capacity;
+    f->runs[0].key = f->start_unix_ns;
+    f->runs[0].at = OJO__R_V1_HEADER_BYTES;
+    f->run_count = ojo__r_thread_wanted(r, 0);
+    f->run_at = 0;
+    return true;
+  }
+  f->slots_end = ojo__r_slots_end(f, &f->map);
+  ojo__r_index_file(r, f, f->header_bytes);
+  return true;
+}
+static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
+  ojo__r_unmap(&f->map);
+  r->runs_indexed -= f->runs ? f->run_capacity : 0;
+  ojo__r_free(r, f->runs);
+  f->runs = NULL;
+  f->run_capacity = 0;
+  f->run_count = f->run_at = 0;
+  r->bytes_read += f->bytes;
+  if (!r->follow || !f->member) return;
+  struct ojo__r_file *moved = r->files[--r->file_count]; /* a followed directory may run for ever */
+  r->files[f->index] = moved;
+  moved->index = f->index;
+  for (uint32_t i = 0; i < r->pending_count; i++)
+    if (r->pending[i].at == r->file_count) r->pending[i].at = moved->index;
+  ojo__r_file_free(r, f);
+}
+/* A cursor for the run at `at`. NULL: not wanted after all, or damaged. */
+static struct ojo__r_cursor *ojo__r_open_run(ojo_reader *r, struct ojo__r_file *f, uint64_t at) {
+  struct ojo__r_run run;
+  uint64_t bytes;
+  memset(&run, 0, sizeof run);
+  if (f->version == 1) {
+    run.slots_at = at;
+    run.run.last_ts = UINT64_MAX;
+    run.run.first_ordinal = f->start_unix_ns;
+    uint64_t room = (f->map.bytes - at) / OJO__R_V1_RECORD_BYTES;
+    bytes = (f->slot_count < room ? f->slot_count : room) * OJO__R_V1_RECORD_BYTES;
+  } else {
+    if (!ojo__r_walk(r, f, &f->map, f->slots_end, at, &run) || run.at != at) return NULL;
+    if (!ojo__r_run_intact(r, f, &f->map, &run)) return NULL;
+    bytes = run.slot_count * OJO_SLOT_BYTES;
+  }
+  struct ojo__r_cursor *c = ojo__r_cursor_new(r);
+  if (!c) {
+    ojo__r_error(r, f->path, at, OJO_ERR_MEMORY, "no memory for one more run");
+    return NULL;
+  }
+  c->file = f;
+  c->begin = c->at = c->segment_end = c->accounted = f->map.base + run.slots_at;
+  c->end = c->begin + bytes;
+  c->base = ojo__r_base(r, f);
+  c->run_first = run.slot.ts;
+  c->run_last = run.run.last_ts;
+  c->ordinal = run.run.first_ordinal;
+  c->thread = run.slot.flow;
+  c->level = run.run.level;
+  c->unsorted = (run.run.flags & OJO_RUN_UNSORTED) != 0;
+  if (f->version != 1) {
+    struct ojo__r_thread *t = ojo__r_thread_of(r, f->trace, c->thread, true);
+    if (t && t->tid == 0) t->tid = run.run.tid;
+  }
+  if (!ojo__r_load(r, c) || !ojo__r_enter(r, c)) {
+    ojo__r_cursor_free(r, c);
+    return NULL;
+  }
+  f->cursors++;
+  return c;
+}
+/* Opens what is at the top of `pending`: a file, or the next run of an open one. */
+static void ojo__r_admit(ojo_reader *r) {
+  struct ojo__r_file *f = r->files[r->pending[0].at];
+  if (!f->map.base) {
+    if (!ojo__r_open_file(r, f)) {
+      ojo__r_pending_pop(r);
+      ojo__r_close_file(r, f);
+      return;
+    }
+  } else {
+    ojo__r_open_run(r, f, f->runs[f->run_at++].at);
+    if (f->run_at == f->run_count && f->resume) ojo__r_index_file(r, f, f->resume);
+  }
+  if (f->run_at < f->run_count) {
+    r->pending[0].key = f->runs[f->run_at].key;
+    ojo__r_pending_down(r, 0);
+    return;
+  }
+  ojo__r_pending_pop(r);
+  if (f->cursors == 0) ojo__r_close_file(r, f);
+}
+/* The current run is at its end. */
+static void ojo__r_leave(ojo_reader *r, struct ojo__r_cursor *c) {
+  struct ojo__r_file *f = c->file;
+  uint64_t from = (uint64_t)(c->begin - f->map.base), to = (uint64_t)(c->segment_end - f->map.base);
+  ojo__r_play(r, c->leaf, UINT64_MAX, NULL);
+  r->active--;
+  r->free_leaf = c->leaf;
+  ojo__r_cursor_free(r, c);
+  f->cursors--;
+  if (f->cursors == 0 && f->run_at == f->run_count) ojo__r_close_file(r, f);
+  else ojo__r_release(&f->map, from, to);
+  if (r->leaves > 64 && r->active < r->leaves / 8) ojo__r_resize_tree(r, r->leaves / 4);
+}
+
+/* ---- >>follow ---------------------------------------------------------------------------------- */
+
+static bool ojo__r_stopped(const ojo_reader *r) {
+  return __atomic_load_n(&r->stop, __ATOMIC_RELAXED) != 0;
+}
+
+/* Lists the directories again. True: there are new files. */
+static bool ojo__r_look(ojo_reader *r) {
+  uint32_t before = r->file_count;
+  r->epoch++;
+  for (size_t i = 0; i < r->directory_count; i++) ojo__r_list(r, &r->directories[i]);
+  ojo__r_align(r);
+  uint32_t after = r->file_count;
+  for (uint32_t i = before; i < after; i++) {
+    ojo__r_note_times(r, r->files[i]);
+    ojo__r_queue_file(r, r->files[i]);
+  }
+  return after > before;
+}
+/* True: there is more to read. False: stopped. */
+static bool ojo__r_wait(ojo_reader *r) {
+  bool told = false;
+  while (!ojo__r_stopped(r)) {
+    if (ojo__r_look(r)) return true;
+    if (!told && r->idle) r->idle(r->idle_user);
+    told = true;
+    struct pollfd wake;
+    wake.fd = r->wake; /* -1: poll just sleeps */
+    wake.events = POLLIN;
+    (void)poll(&wake, 1, (int)(r->wake < 0 && r->poll_ms > 100 ? 100 : r->poll_ms));
+  }
+  return false;
+}
+
+/* ---- >>next ------------------------------------------------------------------------------------ */
+
+static void ojo__r_start(ojo_reader *r) {
+  r->started = true;
+  if (r->chain) ojo__r_make_flows(r);
+  for (uint32_t i = 0; i < r->file_count; i++) ojo__r_queue_file(r, r->files[i]);
+}
+/* The stretch of c that may be handed out with no further question: events up to `last` (a key), but at
+ * least the one that c stands at. */
+static void ojo__r_set_stretch(ojo_reader *r, struct ojo__r_cursor *c, uint64_t last) {
+  const struct ojo__r_file *f = c->file;
+  r->current = c;
+  r->at = c->at;
+  r->at_end = c->window ? c->at + 1 : c->segment_end;
+  r->end = c->end;
+  r->base = c->base;
+  r->ts_last = last == UINT64_MAX ? last : last > c->base ? last - c->base : 0;
+  if (r->ts_last < c->head_ts) r->ts_last = c->head_ts;
+  r->gone = f->map.guard ? &f->map.guard->gone : &ojo__r_never;
+  r->thread = c->thread;
+  r->trace = f->trace;
+  r->level = c->level;
+  r->version1 = f->version == 1;
+}
+/* Behind the stretch: the same run's next one, or that of the run whose turn it is. False: the end. */
+static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
+  struct ojo__r_cursor *c = r->current, *played = NULL;
+  uint64_t rival = UINT64_MAX;
+  if (ojo__r_stopped(r)) return false;
+  if (!r->started) ojo__r_start(r);
+  if (c) {
+    r->current = NULL;
+    if (!c->window) c->at = r->at;
+    if (ojo__r_load(r, c)) {
+      rival = ojo__r_play(r, c->leaf, c->key, c);
+      played = c;
+    } else {
+      ojo__r_leave(r, c);
+    }
+  }
+  for (;;) {
+    c = r->leaves ? r->tree[1].cursor : NULL;
+    bool due = r->pending_count && (!c || r->pending[0].key <= c->key);
+    if (due && r->active < OJO__R_ACTIVE_MAX) {
+      ojo__r_admit(r);
+      played = NULL;
+    } else if (c) {
+      if (due)
+        ojo__r_cursor_error(r, c, c->begin, "more than 65,536 runs at one time: events may come late");
+      break;
+    } else if (!r->follow || !ojo__r_wait(r)) {
+      return false;
+    }
+    if (ojo__r_stopped(r)) return false;
+  }
+  uint64_t last = r->active == 1 ? UINT64_MAX : played == c && rival > c->key ? rival - 1 : c->key;
+  if (r->pending_count && r->pending[0].key <= last) last = r->pending[0].key - 1;
+  ojo__r_set_stretch(r, c, last);
+  return true;
+}
+
+static bool ojo__r_listed(const uint64_t *sorted, size_t count, uint64_t value) {
+  size_t low = 0;
+  while (count > 8) { /* halve: what is left is [low, low + count) */
+    size_t half = count / 2;
+    if (sorted[low + half] <= value) low += half, count -= half;
+    else count = half;
+  }
+  for (size_t i = 0; i < count; i++)
+    if (sorted[low + i] == value) return true;
+  return false;
+}
+static OJO__R_RARE bool ojo__r_passes(ojo_reader *r, const ojo_reader_event *e) {
+  bool of_thread = e->category == 15 && e->type == OJO_EVENTS_DROPPED; /* of no flow */
+  if (r->since_ns && e->time_ns < r->since_ns) return false;
+  if (r->until_ns && e->time_ns >= r->until_ns) return false;
+  if (r->flow_count && (of_thread || !ojo__r_listed(r->flows, r->flow_count, e->flow))) return false;
+  if (r->type_count && !ojo__r_listed(r->types, r->type_count, e->type)) return false;
+  if (r->category_mask && !(r->category_mask >> e->category & 1)) return false;
+  if (r->category_count && !(r->category_bits >> e->category & 1)) {
+    const char *category = ojo__r_type(r, e->trace, e->type)->category;
+    size_t i = 0;
+    while (i < r->category_count && strcmp(r->categories[i], category) != 0) i++;
+    if (i == r->category_count) return false;
+  }
+  return !r->chain || (!of_thread && ojo__r_in_chain(r, e->trace, e->flow));
+}
+
+/* ---- what ojo_reader_next does rarely, out of its line: it needs no stack then */
+
+static OJO__R_RARE void ojo__r_fill_extension(ojo_reader *r, ojo_reader_event *e,
+                                              const unsigned char *from, const unsigned char *to) {
+  ojo_value_kind kind = ojo__r_type(r, e->trace, e->type)->value_kind;
+  e->extension = from;
+  e->extension_bytes = (uint32_t)(to - from);
+  e->has_number = kind == OJO_VALUE_NUMBER || kind == OJO_VALUE_RANGE;
+  e->number = e->has_number ? ojo__r_load64(from) : 0;
+}
+static OJO__R_RARE bool ojo__r_custom_range(ojo_reader *r, uint32_t type) {
+  return ojo__r_type(r, r->trace, type)->value_kind == OJO_VALUE_RANGE;
+}
+static inline bool ojo__r_is_range(ojo_reader *r, uint32_t type) {
+  return type < OJO_APPLICATION_TYPE_FIRST
+             ? type - OJO_OFFSET_SENT <= OJO_OFFSET_RECEIVED - OJO_OFFSET_SENT
+             : ojo__r_custom_range(r, type);
+}
+static inline const unsigned char *ojo__r_gone_now(const ojo_reader *r) {
+  return (const unsigned char *)__atomic_load_n(r->gone, __ATOMIC_RELAXED);
+}
+/* The event at r->at can't be handed out: another run's turn has come, it is THREAD, or, since it was
+ * checked, the file has changed or shrunk. False: the end. */
+static OJO__R_RARE bool ojo__r_next_odd(ojo_reader *r, uint64_t ts, uint64_t word,
+                                        const unsigned char *next) {
+  uint32_t type = (uint32_t)word & OJO_TYPE_MASK;
+  struct ojo__r_cursor *c = r->current;
+  if (next > r->end || next > ojo__r_gone_now(r) || type == OJO_RUN || (ts | word) == 0) {
+    ojo__r_cursor_error(r, c, r->at, "the file changed while it was read");
+    c->end = c->segment_end = r->at_end = r->at;
+    c->window_at = c->window_emit = c->window_count = 0;
+    return true;
+  }
+  if (ts > r->ts_last) return ojo__r_advance(r);
+  r->at = next;
+  return true;
+}
+/* A version 1 record; its drops look like version 2's. */
+static bool ojo__r_next_version1(ojo_reader *r, ojo_reader_event *e) {
+  uint64_t word[5];
+  memcpy(word, r->at, sizeof word);
+  if (word[0] > r->ts_last || r->at + OJO__R_V1_RECORD_BYTES > ojo__r_gone_now(r)) {
+    if (word[0] <= r->ts_last) r->current->end = r->current->segment_end = r->at;
+    r->at_end = r->at;
+    return false;
+  }
+  r->at += OJO__R_V1_RECORD_BYTES;
+  bool dropped = word[1] == UINT64_MAX && word[2] == UINT64_MAX;
+  const ojo_reader_trace_info *trace = &r->traces[r->trace]->info;
+  memset(e, 0, sizeof *e);
+  e->time_ns = ojo__r_add(r->base, word[0]);
+  e->ts = e->time_ns > trace->start_unix_ns ? e->time_ns - trace->start_unix_ns : 0;
+  e->flow = dropped ? 0 : word[1];
+  e->type = dropped ? (uint64_t)OJO_EVENTS_DROPPED : word[2];
+  e->payload = word[3];
+  e->number = dropped ? 0 : word[4];
+  e->has_number = !dropped;
+  e->trace = r->trace;
+  e->category = dropped ? 15 : ojo__r_category_by_name(ojo__r_type(r, r->trace, word[2])->category);
+  return true;
+}
+/* Behind a stretch, and for version 1. 1: *e is an event; 0: there is a new stretch; -1: the end. */
+static OJO__R_RARE int ojo__r_next_slow(ojo_reader *r, ojo_reader_event *e) {
+  for (;;) {
+    if (r->at >= r->at_end) return ojo__r_advance(r) ? 0 : -1;
+    if (ojo__r_next_version1(r, e) && (!r->filtered || ojo__r_passes(r, e)))
+      return ojo__r_stopped(r) ? -1 : 1;
+  }
+}
+
+/* ---- >>public ---------------------------------------------------------------------------------- */
+
+OJO_READER_API bool ojo_reader_next(ojo_reader *r, ojo_reader_event *e) {
+  for (;;) {
+    const unsigned char *p = r->at;
+    if (OJO__UNLIKELY(p >= r->at_end || r->version1)) {
+      int got = ojo__r_next_slow(r, e);
+      if (got == 0) continue;
+      return got > 0;
+    }
+    /* three loads rather than a struct, which the compiler would copy to the stack and read back */
+    uint64_t ts = ojo__r_load64(p), word = ojo__r_load64(p + 8), payload = ojo__r_load64(p + 16);
+    const unsigned char *next = p + OJO_SLOT_BYTES;
+    uint32_t raw = (uint32_t)word, type = raw & OJO_TYPE_MASK;
+    if (OJO__UNLIKELY(raw >> OJO_EXTENSION_SHIFT)) next += (raw >> OJO_EXTENSION_SHIFT) * OJO_SLOT_BYTES;
+    if (OJO__UNLIKELY(ts > r->ts_last || next > r->end || next > ojo__r_gone_now(r) ||
+                      type - OJO_RUN <= OJO_THREAD - OJO_RUN || (ts | word | payload) == 0)) {
+      if (!ojo__r_next_odd(r, ts, word, next)) return false;
+      continue;
+    }
+    r->at = next;
+    uint64_t time = r->base + ts;
+    e->time_ns = time < ts ? UINT64_MAX : time;
+    e->ts = ts;
+    e->flow = type == OJO_EVENTS_DROPPED ? 0 : word >> 32;
+    e->type = type;
+    e->payload = payload;
+    e->number = 0;
+    e->has_number = false;
+    e->extension = NULL;
+    e->extension_bytes = 0;
+    e->thread = r->thread;
+    e->trace = r->trace;
+    e->level = r->level;
+    e->category = (uint8_t)(type >= OJO_APPLICATION_TYPE_FIRST ? 16 : type >> 8 & 15);
+    if (raw & OJO_SIZED) {
+      uint64_t size = payload >> OJO_SIZED_VALUE_BITS;
+      e->payload = payload & ((UINT64_C(1) << OJO_SIZED_VALUE_BITS) - 1);
+      e->number = ojo__r_is_range(r, type) ? e->payload + size : size;
+      e->has_number = true;
+    } else if (OJO__UNLIKELY(next != p + OJO_SLOT_BYTES)) {
+      ojo__r_fill_extension(r, e, p + OJO_SLOT_BYTES, next);
+    }
+    if (OJO__UNLIKELY(r->filtered) && !ojo__r_passes(r, e)) continue;
+    return OJO__LIKELY(!ojo__r_stopped(r));
+  }
+}
+
+static bool ojo__r_copy_list(ojo_reader *r, const uint64_t *from, size_t count, uint64_t **to,
+                             size_t *to_count) {
+  if (count == 0 || !from) return true;
+  *to = (uint64_t *)ojo__r_alloc(r, count * sizeof **to);
+  if (!*to) return false;
+  *to_count = count;
+  for (size_t i = 0; i < count; i++) { /* sorted by insertion: lists are short */
+    size_t at = i;
+    for (; at && (*to)[at - 1] > from[i]; at--) (*to)[at] = (*to)[at - 1];
+    (*to)[at] = from[i];
+  }
+  return true;
+}
+static bool ojo__r_copy_filters(ojo_reader *r, const ojo_reader_desc *desc) {
+  r->since_ns = desc->since_ns;
+  r->until_ns = desc->until_ns;
+  r->chain = desc->chain;
+  r->category_mask = desc->category_mask;
+  if (!ojo__r_copy_list(r, desc->flows, desc->flow_count, &r->flows, &r->flow_count)) return false;
+  if (!ojo__r_copy_list(r, desc->types, desc->type_count, &r->types, &r->type_count)) return false;
+  if (desc->thread_count && desc->threads) {
+    r->threads = (uint32_t *)ojo__r_alloc(r, desc->thread_count * sizeof *r->threads);
+    if (!r->threads) return false;
+    memcpy(r->threads, desc->threads, desc->thread_count * sizeof *r->threads);
+    r->thread_count = desc->thread_count;
+  }
+  if (desc->category_count && desc->categories) {
+    r->categories = (char **)ojo__r_alloc(r, desc->category_count * sizeof *r->categories);
+    if (!r->categories) return false;
+    for (size_t i = 0; i < desc->category_count; i++) {
+      r->categories[i] = ojo__r_copy_text(r, desc->categories[i]);
+      if (!r->categories[i]) return false;
+      uint32_t bit = ojo__r_category_by_name(desc->categories[i]);
+      if (bit != 16 || strcmp(desc->categories[i], "Application") == 0) r->category_bits |= 1u << bit;
+      r->category_count++;
+    }
+  }
+  if (r->category_bits >> 16 & 1) r->category_bits ^= 1u << 16; /* by name alone: types may have others */
+  if (desc->trace_id) {
+    memcpy(r->trace_id, desc->trace_id, 16);
+    r->has_trace_id = true;
+  }
+  r->filtered = r->since_ns || r->until_ns || r->chain || r->category_mask || r->flow_count ||
+                r->type_count || r->category_count;
+  return true;
+}
+static bool ojo__r_add_memory(ojo_reader *r, const void *memory, size_t bytes) {
+  struct ojo__r_file *f = ojo__r_new_file(r, "(memory)");
+  if (!f) return false;
+  f->bytes = bytes;
+  f->pinned.base = (const unsigned char *)memory;
+  f->pinned.bytes = bytes;
+  if ((uintptr_t)memory % 8 != 0) { /* runs are handed out as slots, which are aligned: one copy */
+    unsigned char *copy = (unsigned char *)ojo__r_alloc(r, bytes + !bytes);
+    if (!copy) {
+      ojo__r_file_free(r, f);
+      return false;
+    }
+    memcpy(copy, memory, bytes);
+    r->aligned_copy = copy;
+    f->pinned.base = copy;
+  }
+  ojo__r_take_file(r, f, -1);
+  return true;
+}
+static bool ojo__r_add_sources(ojo_reader *r, const ojo_reader_desc *desc) {
+  size_t paths = desc->path_count + (desc->path != NULL);
+  r->directories = (struct ojo__r_directory *)ojo__r_alloc(r, (paths + 1) * sizeof *r->directories);
+  if (!r->directories) return false;
+  if (desc->memory && !ojo__r_add_memory(r, desc->memory, desc->memory_bytes)) return false;
+  if (desc->path && !ojo__r_add_path(r, desc->path)) return false;
+  for (size_t i = 0; i < desc->path_count; i++)
+    if (!ojo__r_add_path(r, desc->paths[i])) return false;
+  ojo__r_align(r);
+  for (uint32_t i = 0; i < r->file_count; i++) ojo__r_note_times(r, r->files[i]);
+  return true;
+}
+
+OJO_READER_API ojo_result ojo_reader_open(ojo_reader **out, const ojo_reader_desc *desc) {
+  ojo_reader_desc copy;
+  if (!out) return OJO_ERR_ARGUMENT;
+  *out = NULL;
+  if (!desc || (!desc->path && !desc->path_count && !desc->memory) || (desc->path_count && !desc->paths))
+    return OJO_ERR_ARGUMENT;
+  if (desc->allocator.alloc && !desc->allocator.free) return OJO_ERR_ARGUMENT;
+  copy = *desc;
+  ojo_reader *r =
+      (ojo_reader *)(copy.allocator.alloc ? copy.allocator.alloc(copy.allocator.user, sizeof *r)
+                                          : malloc(sizeof *r));
+  if (!r) return OJO_ERR_MEMORY;
+  memset(r, 0, sizeof *r);
+  r->allocator = copy.allocator;
+  r->gone = &ojo__r_never;
+  r->follow = copy.follow;
+  r->unguarded = copy.unguarded;
+  r->idle = copy.idle;
+  r->idle_user = copy.idle_user;
+  r->poll_ms = copy.follow_poll_ms ? copy.follow_poll_ms : 100;
+  if (r->poll_ms > 60000) r->poll_ms = 60000;
+  r->chain_epoch = 1;
+  r->wake = copy.follow ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+  ojo__r_make_standard(r);
+  if (!ojo__r_copy_filters(r, &copy) || !ojo__r_add_sources(r, &copy)) {
+    ojo_reader_close(r);
+    return OJO_ERR_MEMORY;
+  }
+  *out = r;
+  if (r->file_count || r->error_count == 0) return OJO_OK;
+  /* nothing readable: the reason, if there is but one kind of it */
+  ojo_result result = r->errors ? r->errors[0].result : OJO_ERR_MEMORY;
+  for (uint64_t i = 1; r->errors && i < r->error_count && i < OJO__R_ERRORS_MAX; i++)
+    if (r->errors[i].result != result) return OJO_ERR_FORMAT;
+  return result;
+}
+
+static void ojo__r_drop_merge(ojo_reader *r) {
+  for (uint32_t i = r->leaves; r->tree && i < 2u * r->leaves; i++)
+    if (r->tree[i].cursor) ojo__r_cursor_free(r, r->tree[i].cursor);
+  ojo__r_free(r, r->tree);
+  r->tree = NULL;
+  r->leaves = r->active = r->free_leaf = r->pending_count = 0;
+  r->current = NULL;
+  r->at = r->at_end = r->end = NULL;
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    struct ojo__r_file *f = r->files[i];
+    ojo__r_unmap(&f->map);
+    if (f->runs) r->runs_indexed -= f->run_capacity;
+    ojo__r_free(r, f->runs);
+    f->runs = NULL;
+    f->run_capacity = 0;
+    f->run_count = f->run_at = f->cursors = 0;
+  }
+  ojo__r_unmap(&r->scan_map);
+  r->scan_open = false;
+  r->scan_file = 0;
+}
+OJO_READER_API void ojo_reader_close(ojo_reader *r) {
+  if (!r) return;
+  ojo__r_drop_merge(r);
+  for (uint32_t i = 0; i < r->file_count; i++) ojo__r_file_free(r, r->files[i]);
+  for (uint32_t i = 0; i < r->trace_count; i++) {
+    ojo__r_free(r, r->traces[i]->directory);
+    ojo__r_free(r, r->traces[i]);
+  }
+  for (struct ojo__r_schema *s = r->schemas, *next; s; s = next) {
+    next = s->next;
+    ojo__r_schema_free(r, s);
+  }
+  for (struct ojo__r_cursor *c = r->spare, *next; c; c = next) {
+    next = (struct ojo__r_cursor *)(uintptr_t)c->begin;
+    ojo__r_free(r, c);
+  }
+  for (size_t i = 0; i < OJO__R_ERRORS_MAX && i < r->error_count; i++)
+    if (r->errors[i].path[0]) ojo__r_free(r, (void *)(uintptr_t)r->errors[i].path);
+  for (size_t i = 0; i < r->category_count; i++) ojo__r_free(r, r->categories[i]);
+  for (size_t i = 0; i < r->directory_count; i++) ojo__r_free(r, r->directories[i].path);
+  for (size_t i = 0; i < OJO__R_FLOWS_MAX / OJO__R_FLOW_BLOCK; i++) ojo__r_free(r, r->flow_blocks[i]);
+  for (size_t i = 0; i <= OJO__R_FLOW_VIEWS / OJO__R_VIEW_BLOCK; i++) ojo__r_free(r, r->flow_views[i]);
+  void *const owned[] = {r->files,        r->traces,      r->trace_hash,  r->pending,    r->scratch,
+                         r->flows,        r->types,       r->threads,     r->categories, r->unknown,
+                         r->thread_table, r->thread_hash, r->handlers,    r->errors,     r->error_hash,
+                         r->flow_hash,    r->flow_text,   r->directories, r->seen,       r->aligned_copy};
+  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) ojo__r_free(r, owned[i]);
+  if (r->wake >= 0) close(r->wake);
+  ojo__r_free(r, r);
+}
+OJO_READER_API void ojo_reader_rewind(ojo_reader *r) {
+  uint64_t drained;
+  ojo__r_drop_merge(r);
+  r->bytes_read = 0;
+  r->started = false;
+  for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->info.dropped = 0;
+  if (r->wake >= 0 && read(r->wake, &drained, sizeof drained) < 0) drained = 0; /* there may be nothing */
+  __atomic_store_n(&r->stop, 0, __ATOMIC_RELAXED);
+  if (!r->follow) return;
+  /* what was read is forgotten by then: the directories are listed anew */
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->info.files = r->traces[i]->info.bytes = 0;
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    struct ojo__r_file *f = r->files[i];
+    r->files[i] = NULL;
+    if (f->member) {
+      r->bytes_total -= f->bytes;
+      ojo__r_file_free(r, f);
+      continue;
+    }
+    r->traces[f->trace]->info.files++;
+    r->traces[f->trace]->info.bytes += f->bytes;
+    f->index = kept;
+    r->files[kept++] = f;
+  }
+  r->file_count = kept;
+  ojo__r_free(r, r->seen);
+  r->seen = NULL;
+  r->seen_size = r->seen_count = 0;
+  for (size_t i = 0; i < r->directory_count; i++) r->directories[i].changed.tv_sec = 0;
+}
+OJO_READER_API void ojo_reader_stop(ojo_reader *r) {
+  const uint64_t one = 1;
+  int saved = errno;
+  if (!r) return;
+  __atomic_store_n(&r->stop, 1, __ATOMIC_RELAXED);
+  if (r->wake >= 0 && write(r->wake, &one, sizeof one) < 0) errno = saved; /* full: it wakes anyhow */
+  errno = saved;
+}
+
+OJO_READER_API ojo_result ojo_reader_on(ojo_reader *r, uint64_t type,
+                                        void (*handler)(void *user, const ojo_reader_event *event),
+                                        void *user) {
+  if (!r || !handler) return OJO_ERR_ARGUMENT;
+  void *grown =
+      ojo__r_grown(r, r->handlers, &r->handler_capacity, r->handler_count + 1, sizeof *r->handlers);
+  if (!grown) return OJO_ERR_MEMORY;
+  r->handlers = (struct ojo__r_handler *)grown;
+  struct ojo__r_handler *h = &r->handlers[r->handler_count++];
+  h->type = type;
+  h->fn = handler;
+  h->user = user;
+  return OJO_OK;
+}
+OJO_READER_API ojo_result ojo_reader_run(ojo_reader *r) {
+  ojo_reader_event e;
+  while (ojo_reader_next(r, &e))
+    for (size_t i = 0; i < r->handler_count; i++)
+      if (r->handlers[i].type == OJO_READER_ANY || r->handlers[i].type == e.type)
+        r->handlers[i].fn(r->handlers[i].user, &e);
+  return r->error_count ? OJO_ERR_FORMAT : OJO_OK;
+}
+
+OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *view) {
+  struct ojo__r_run run;
+  for (; r->scan_file < r->file_count; r->scan_file++) {
+    struct ojo__r_file *f = r->files[r->scan_file];
+    if (!r->scan_open) {
+      if (f->version == 1 || f->skip || f->slot_count == 0 || !ojo__r_map_file(r, f, &r->scan_map))
+        continue;
+      r->scan_open = true;
+      r->scan_at = r->scan_released = f->header_bytes;
+    }
+    if (r->scan_at - r->scan_released > OJO__R_SCAN_RELEASE_BYTES) {
+      ojo__r_release(&r->scan_map, r->scan_released, r->scan_at);
+      r->scan_released = r->scan_at;
+    }
+    while (ojo__r_walk(r, f, &r->scan_map, ojo__r_slots_end(f, &r->scan_map), r->scan_at, &run)) {
+      r->scan_at = run.next;
+      if (run.slot_count == 0 || !ojo__r_run_intact(r, f, &r->scan_map, &run)) continue;
+      view->slots = (const ojo_event *)(const void *)(r->scan_map.base + run.slots_at);
+      view->slot_count = run.slot_count;
+      view->first_ts = run.slot.ts;
+      view->last_ts = run.run.last_ts;
+      view->thread = run.slot.flow;
+      view->tid = run.run.tid;
+      view->trace = f->trace;
+      view->events = run.run.events;
+      view->flags = run.run.flags;
+      view->level = run.run.level;
+      view->first_ordinal = run.run.first_ordinal;
+      view->lost_before = run.run.lost_before;
+      return true;
+    }
+    ojo__r_unmap(&r->scan_map);
+    r->scan_open = false;
+  }
+  return false;
+}
+
+OJO_READER_API const ojo_reader_type_info *ojo_reader_type(ojo_reader *r, const ojo_reader_event *event) {
+  return ojo__r_type(r, event->trace, event->type);
+}
+static void ojo__r_note_type(uint64_t type, uint64_t *types, size_t max, size_t *count) {
+  for (size_t i = 0; i < *count && i < max; i++)
+    if (types[i] == type) return;
+  if (*count < max) types[*count] = type;
+  (*count)++;
+}
+OJO_READER_API size_t ojo_reader_types_by_name(ojo_reader *r, const char *name, uint64_t *types,
+                                               size_t max) {
+  size_t count = 0;
+  for (uint32_t i = 0; i < r->standard_count; i++)
+    if (strcmp(r->standard[i].name, name) == 0)
+      ojo__r_note_type(r->standard[i].value, types, max, &count);
+  for (const struct ojo__r_schema *s = r->schemas; s; s = s->next)
+    for (size_t i = 0; i < s->count; i++)
+      if (strcmp(s->types[i].name, name) == 0) ojo__r_note_type(s->types[i].value, types, max, &count);
+  if (count == 0 && name[0] >= '0' && name[0] <= '9') {
+    char *end;
+    errno = 0;
+    uint64_t type = strtoull(name, &end, name[1] == 'x' || name[1] == 'X' ? 16 : 10);
+    if (*end == 0 && errno == 0) ojo__r_note_type(type, types, max, &count);
+  }
+  return count;
+}
+
+OJO_READER_API uint32_t ojo_reader_trace_count(const ojo_reader *r) { return r->trace_count; }
+OJO_READER_API const ojo_reader_trace_info *ojo_reader_trace(const ojo_reader *r, uint32_t index) {
+  return index < r->trace_count ? &r->traces[index]->info : NULL;
+}
+OJO_READER_API const char *ojo_reader_thread(ojo_reader *r, uint32_t trace, uint32_t thread,
+                                             uint32_t *tid) {
+  struct ojo__r_thread *t = ojo__r_thread_of(r, trace, thread, false);
+  if (tid) *tid = t ? t->tid : 0;
+  return t ? t->name : "";
+}
+
+/* `bytes` of text into a string of `room` bytes; cut at a whole character. */
+static void ojo__r_cut_text(char *to, size_t room, const unsigned char *from, size_t bytes) {
+  if (bytes > room - 1) {
+    bytes = room - 1;
+    while (bytes && (from[bytes] & 0xC0) == 0x80) bytes--;
+  }
+  memcpy(to, from, bytes);
+  to[bytes] = 0;
+}
+static void ojo__r_flow_details(const unsigned char *p, uint32_t length, ojo_reader_flow_info *info) {
+  ojo_flow_record record;
+  memcpy(&record, p, sizeof record);
+  size_t address = record.address_bytes == 4 || record.address_bytes == 16 ? record.address_bytes : 0;
+  size_t id = record.id_bytes <= 20 ? record.id_bytes : 0, at = sizeof record;
+  if (at + id + 2 * address + record.protocol_bytes + record.label_bytes > length) return;
+  info->local_port = record.local_port;
+  info->remote_port = record.remote_port;
+  info->id_bytes = (uint8_t)id;
+  info->address_bytes = (uint8_t)address;
+  memcpy(info->id, p + at, id);
+  memcpy(info->local_address, p + at + id, address);
+  memcpy(info->remote_address, p + at + id + address, address);
+  at += id + 2 * address;
+  ojo__r_cut_text(info->protocol, sizeof info->protocol, p + at, record.protocol_bytes);
+  ojo__r_cut_text(info->label, sizeof info->label, p + at + record.protocol_bytes, record.label_bytes);
+}
+/* Where flow `index` is shown: a place of its own, or, past the first 16,384, one of 64 in turn. */
+static ojo_reader_flow_info *ojo__r_flow_view(ojo_reader *r, uint32_t index) {
+  uint32_t view =
+      index < OJO__R_FLOW_VIEWS ? index : OJO__R_FLOW_VIEWS + r->flow_view++ % OJO__R_VIEW_BLOCK;
+  ojo_reader_flow_info **block = &r->flow_views[view / OJO__R_VIEW_BLOCK];
+  if (!*block) *block = (ojo_reader_flow_info *)ojo__r_alloc(r, OJO__R_VIEW_BLOCK * sizeof **block);
+  return *block ? *block + view % OJO__R_VIEW_BLOCK : NULL;
+}
+static const ojo_reader_flow_info *ojo__r_show_flow(ojo_reader *r, uint32_t index) {
+  const struct ojo__r_flow *f = ojo__r_flow_row(r, index);
+  ojo_reader_flow_info *info = ojo__r_flow_view(r, index);
+  if (!info) return NULL;
+  memset(info, 0, sizeof *info);
+  info->flow = f->flow;
+  info->parent = f->parent;
+  info->key = f->key;
+  info->first_ns = f->first_ns;
+  info->last_ns = f->last_ns;
+  info->events = f->events;
+  info->trace = f->trace;
+  info->kind = f->kind;
+  info->role = f->role;
+  info->collision = (f->bits & OJO__R_FLOW_COLLISION) != 0;
+  if (f->text != OJO__R_NONE) {
+    uint32_t length;
+    memcpy(&length, r->flow_text + f->text, sizeof length);
+    ojo__r_flow_details(r->flow_text + f->text + sizeof length, length, info);
+  }
+  return info;
+}
+OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow_in(ojo_reader *r, uint32_t trace,
+                                                              uint64_t flow) {
+  ojo__r_make_flows(r);
+  /* found: last_flow is its index */
+  return flow && ojo__r_flow_of(r, trace, flow, false) ? ojo__r_show_flow(r, r->last_flow) : NULL;
+}
+OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow(ojo_reader *r, uint64_t flow) {
+  for (uint32_t trace = 0; trace < r->trace_count; trace++) {
+    const ojo_reader_flow_info *info = ojo_reader_flow_in(r, trace, flow);
+    if (info) return info;
+  }
+  return NULL;
+}
+OJO_READER_API uint64_t ojo_reader_flow_count(ojo_reader *r) {
+  ojo__r_make_flows(r);
+  return r->flow_table_count;
+}
+OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow_at(ojo_reader *r, uint64_t index) {
+  ojo__r_make_flows(r);
+  return index < r->flow_table_count ? ojo__r_show_flow(r, (uint32_t)index) : NULL;
+}
+
+OJO_READER_API uint64_t ojo_reader_error_count(const ojo_reader *r) { return r->error_count; }
+OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, uint64_t index) {
+  return index < r->error_count && index < OJO__R_ERRORS_MAX ? &r->errors[index] : NULL;
+}
+OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes) {
+  if (total_bytes) *total_bytes = r->bytes_total;
+  return r->bytes_read;
+}
+
+/* The pool that a link file names: 1 if it is there and no process holds its lock, which lives as long as
+ * the process does. */
+static uint64_t ojo__r_pool_is_dead(const char *link) {
+  char name[4096];
+  struct stat st;
+  int fd = open(link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return 0;
+  ssize_t bytes = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, name, sizeof name - 1) : -1;
+  close(fd);
+  if (bytes <= 0 || name[0] != '/') return 0;
+  name[bytes] = 0;
+  name[strcspn(name, "\n")] = 0;
+  fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return 0;
+  bool dead = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0;
+  close(fd); /* which unlocks it */
+  return dead;
+}
+OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r) {
+  uint64_t count = 0;
+  for (size_t i = 0; i < r->directory_count; i++) {
+    char *staging = ojo__r_join(r, r->directories[i].path, "staging");
+    DIR *listing = staging ? opendir(staging) : NULL;
+    for (struct dirent *entry; listing && (entry = readdir(listing)) != NULL;) {
+      size_t bytes = strlen(entry->d_name);
+      if (strncmp(entry->d_name, "pool_", 5) != 0 || bytes < 10 ||
+          strcmp(entry->d_name + bytes - 5, ".link") != 0)
+        continue;
+      char *link = ojo__r_join(r, staging, entry->d_name);
+      if (link) count += ojo__r_pool_is_dead(link);
+      ojo__r_free(r, link);
+    }
+    if (listing) closedir(listing);
+    ojo__r_free(r, staging);
+  }
+  return count;
+}
+
+static bool ojo__r_record(const ojo_reader_event *event, void *out, size_t bytes) {
+  if (!event->extension || event->extension_bytes < bytes) return false;
+  memcpy(out, event->extension, bytes);
+  return true;
+}
+OJO_READER_API bool ojo_reader_dropped(const ojo_reader_event *event, ojo_dropped *out) {
+  return event->type == OJO_EVENTS_DROPPED && ojo__r_record(event, out, sizeof *out);
+}
+OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out) {
+  return event->type == OJO_RTT_SAMPLE && ojo__r_record(event, out, sizeof *out);
+}
+
+#endif
+#endif /* OJO_READER_IMPLEMENTATION_GUARD */
+#endif /* OJO_READER_IMPLEMENTATION */

@@ -1,0 +1,1381 @@
+/* SPDX-License-Identifier: MIT
+ * reader.c - tests of ojo_reader.h, on files that make_file.h builds byte by byte. */
+#define OJO_READER_IMPLEMENTATION
+#include "ojo_reader.h"
+
+#include "check.h"
+#include "make_file.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+#define EXPECT(x) check((x), "%s:%d: %s", __FILE__, __LINE__, #x)
+#define EXPECT_EQUAL(a, b) expect_equal((uint64_t)(a), (uint64_t)(b), __LINE__, #a " == " #b)
+static bool expect_equal(uint64_t a, uint64_t b, int line, const char *text) {
+  return check(a == b, "%s:%d: %s: %" PRIu64 ", %" PRIu64, __FILE__, line, text, a, b);
+}
+
+#define UNIX UINT64_C(1000000000000) /* made files' start */
+static char root[256];               /* scratch */
+
+static const char *at(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static const char *at(const char *format, ...) { /* a path below root; four live at a time */
+  static char paths[4][512];
+  static unsigned next;
+  char *path = paths[next++ % 4];
+  size_t used = (size_t)snprintf(path, 512, "%s/", root);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(path + used, 512 - used, format, arguments);
+  va_end(arguments);
+  return path;
+}
+static ojo_reader_desc desc_of(const char *path) {
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  d.path = path;
+  return d;
+}
+static ojo_reader *open_desc(const ojo_reader_desc *d) {
+  ojo_reader *r = NULL;
+  ojo_result result = ojo_reader_open(&r, d);
+  if (!check(result == OJO_OK && r, "ojo_reader_open: %d", result)) exit(1);
+  return r;
+}
+static ojo_reader *open_made(made *m) { /* finished by us, read from memory */
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  made_finish(m);
+  d.memory = m->bytes;
+  d.memory_bytes = m->size;
+  return open_desc(&d);
+}
+static ojo_reader *open_path(const char *path) {
+  ojo_reader_desc d = desc_of(path);
+  return open_desc(&d);
+}
+static uint64_t count_events(ojo_reader *r) {
+  ojo_reader_event e;
+  uint64_t count = 0, last = 0;
+  bool ascending = true;
+  while (ojo_reader_next(r, &e)) {
+    ascending = ascending && e.time_ns >= last;
+    last = e.time_ns;
+    count++;
+  }
+  EXPECT(ascending);
+  return count;
+}
+static bool has_error(ojo_reader *r, const char *part) {
+  for (uint64_t i = 0; i < ojo_reader_error_count(r); i++) {
+    const ojo_reader_error *error = ojo_reader_error_at(r, i);
+    if (error && strstr(error->text, part)) return true;
+  }
+  return false;
+}
+static void expect_errors(ojo_reader *r, uint64_t count, int line) {
+  if (check(ojo_reader_error_count(r) == count, "%s:%d: %" PRIu64 " errors", __FILE__, line,
+            ojo_reader_error_count(r)))
+    return;
+  for (uint64_t i = 0; i < ojo_reader_error_count(r) && i < 5; i++) {
+    const ojo_reader_error *error = ojo_reader_error_at(r, i);
+    printf("  %s at %" PRIu64 ": %s\n", error->path, error->offset, error->text);
+  }
+}
+#define EXPECT_ERRORS(r, count) expect_errors(r, count, __LINE__)
+static uint64_t random_state = 1;
+static uint64_t random64(void) {
+  random_state ^= random_state << 13;
+  random_state ^= random_state >> 7;
+  random_state ^= random_state << 17;
+  return random_state;
+}
+
+/* ---- events */
+
+static const char own_schema[] =
+    "{\"events\":[{\"value\":65536,\"name\":\"OWN_NUMBER\",\"category\":\"Mine\",\"description\":\"a "
+    "\\\"b\\\" \\u00e9\","
+    "\"value_kind\":\"number\"},\n {\"value\":65537,\"name\":\"OWN_RANGE\",\"value_kind\":\"range\"},"
+    "{\"value\":65538,\"name\":\"OWN_TEXT\",\"category\":\"Packet\",\"value_kind\":\"text\",\"more\":[1,{"
+    "\"x\":null},-2.5e3,true]}]}";
+
+static void test_events(void) {
+  made m = made_with_schema(own_schema);
+  made_run(&m, 7);
+  made_thread(&m, 10, 4711, "worker");
+  made_event(&m, 10, OJO_PACKET_CREATED, 3, 100);
+  made_sized(&m, 11, OJO_PACKET_SENT, 3, 101, 1200);
+  made_number(&m, 12, OJO_PACKET_SENT, 3, UINT64_C(1) << 50, 1300);
+  made_sized(&m, 13, OJO_OFFSET_SENT, 4, 1000, 500);
+  made_number(&m, 14, OJO_OFFSET_SENT, 4, 1000, 1500);
+  made_sized(&m, 15, 65536, 4, 5, 6);
+  made_sized(&m, 16, 65537, 4, 5, 6);
+  made_number(&m, 17, 65537, 4, 5, 11);
+  made_extended(&m, 18, 65538, 4, 1, "hello", 5);
+  made_event(&m, 19, 65599, 4, 1);
+  uint64_t rtt[3] = {1, 2, 3};
+  made_extended(&m, 20, OJO_RTT_SAMPLE, 3, 9, rtt, sizeof rtt);
+  made_dropped(&m, 21, 22, 40, OJO_DROP_POOL_FULL);
+  made_event(&m, 23, 0x0401, 3, 1);
+  ojo_reader *r = open_made(&m);
+  ojo_reader_event e[16];
+  size_t n = 0;
+  while (n < 16 && ojo_reader_next(r, &e[n])) n++;
+  EXPECT_EQUAL(n, 13);
+  EXPECT_ERRORS(r, 0);
+  EXPECT(e[0].time_ns == UNIX + 10 && e[0].ts == 10 && e[0].flow == 3 && e[0].type == OJO_PACKET_CREATED);
+  EXPECT(e[0].payload == 100 && !e[0].has_number && !e[0].extension && e[0].thread == 7 &&
+         e[0].category == 0);
+  EXPECT(e[1].payload == 101 && e[1].has_number && e[1].number == 1200 && !e[1].extension_bytes);
+  EXPECT(e[2].payload == UINT64_C(1) << 50 && e[2].has_number && e[2].number == 1300 &&
+         e[2].extension_bytes == 24);
+  EXPECT(e[3].payload == 1000 && e[3].number == 1500);
+  EXPECT(e[4].payload == 1000 && e[4].number == 1500);
+  EXPECT(e[5].number == 6 && e[6].number == 11 && e[7].number == 11 && e[5].category == 16);
+  EXPECT(!e[8].has_number && e[8].extension_bytes == 24 && memcmp(e[8].extension, "hello\0", 6) == 0);
+  ojo_rtt got;
+  ojo_dropped dropped;
+  EXPECT(ojo_reader_rtt(&e[10], &got) && got.min_ns == 2 && !e[10].has_number);
+  EXPECT(e[11].flow == 0 && e[11].thread == 7 && e[11].payload == 40 && e[11].category == 15);
+  EXPECT(ojo_reader_dropped(&e[11], &dropped) && dropped.last_ts == 22 && dropped.reason == 1);
+  EXPECT(!ojo_reader_dropped(&e[10], &dropped) && !ojo_reader_rtt(&e[11], &got));
+  EXPECT(strcmp(ojo_reader_type(r, &e[1])->name, "PACKET_SENT") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[1])->category, "Packet") == 0);
+  EXPECT(ojo_reader_type(r, &e[3])->value_kind == OJO_VALUE_RANGE);
+  EXPECT(strcmp(ojo_reader_type(r, &e[5])->name, "OWN_NUMBER") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[5])->category, "Mine") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[5])->description, "a \"b\" \xc3\xa9") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[6])->category, "Application") == 0);
+  EXPECT(ojo_reader_type(r, &e[8])->value_kind == OJO_VALUE_TEXT);
+  EXPECT(strcmp(ojo_reader_type(r, &e[9])->name, "0x01003f") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[9])->category, "Application") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[12])->category, "KernelTCP") == 0);
+  EXPECT(strcmp(ojo_reader_type(r, &e[11])->name, "EVENTS_DROPPED") == 0);
+  uint32_t tid = 0;
+  EXPECT(strcmp(ojo_reader_thread(r, 0, 7, &tid), "worker") == 0 && tid == 4711);
+  EXPECT(ojo_reader_thread(r, 0, 8, &tid)[0] == 0 && tid == 0);
+  uint64_t types[4];
+  EXPECT(ojo_reader_types_by_name(r, "PACKET_SENT", types, 4) == 1 && types[0] == 2);
+  EXPECT(ojo_reader_types_by_name(r, "OWN_TEXT", types, 4) == 1 && types[0] == 65538);
+  EXPECT(ojo_reader_types_by_name(r, "0x010001", types, 4) == 1 && types[0] == 65537);
+  EXPECT(ojo_reader_types_by_name(r, "12", types, 4) == 1 && types[0] == 12);
+  EXPECT(ojo_reader_types_by_name(r, "nonsense", types, 4) == 0 &&
+         ojo_reader_types_by_name(r, "1x", types, 4) == 0);
+  const ojo_reader_trace_info *trace = ojo_reader_trace(r, 0);
+  EXPECT(ojo_reader_trace_count(r) == 1 && trace->pid == 1234 && strcmp(trace->command, "made") == 0);
+  EXPECT(trace->first_ns == UNIX + 10 && trace->last_ns == UNIX + 23 && trace->dropped == 40 &&
+         trace->files == 1);
+  EXPECT(!ojo_reader_trace(r, 1));
+  uint64_t total, read = ojo_reader_progress(r, &total);
+  EXPECT(total == m.size && read <= total);
+  ojo_reader_rewind(r);
+  EXPECT_EQUAL(count_events(r), 13);
+  EXPECT_EQUAL(trace->dropped, 40);
+  ojo_reader_run_view view;
+  EXPECT(ojo_reader_next_run(r, &view) && view.thread == 7 && view.tid == 10007 && view.events == 13);
+  EXPECT(view.slot_count == (m.size - m.slots_at) / 24 - 3 && view.first_ts == 10 && view.last_ts == 23);
+  EXPECT(view.slots[2].payload == 100);
+  EXPECT(!ojo_reader_next_run(r, &view));
+  ojo_reader_close(r);
+  made_free(&m);
+}
+
+static void test_schemas(void) {
+  static const char *const bad[] = {"",
+                                    "{",
+                                    "[]",
+                                    "{\"events\":{}}",
+                                    "{\"events\":[{\"value\":1.5,\"name\":\"x\"}]}",
+                                    "{\"events\":[]} x",
+                                    "{\"events\":[{\"value\":65536,\"name\":\"x\"},]}",
+                                    "{\"events\":[{\"value\":65536,\"name\":\"\\ud800\"}]}",
+                                    "{\"events\":[{\"value\":65536,\"name\":\"\xff\"}]}",
+                                    "{\"events\":[{\"value\":065536,\"name\":\"x\"}]}",
+                                    "{\"events\":[{\"value\":65536,\"name\":\"x\\q\"}]}",
+                                    "{\"events\":[{\"value\":65536,\"name\":\"a\nb\"}]}",
+                                    "{\"events\":[{\"value\":18446744073709551616,\"name\":\"x\"}]}",
+                                    "{\"x\":[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]}"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    made m = made_with_schema(bad[i]);
+    made_run(&m, 1);
+    made_event(&m, 1, 65536, 1, 1);
+    ojo_reader *r = open_made(&m);
+    ojo_reader_event e;
+    check(ojo_reader_next(r, &e) && strcmp(ojo_reader_type(r, &e)->name, "0x010000") == 0,
+          "bad schema %zu is not used", i);
+    check(has_error(r, "schema"), "bad schema %zu is reported", i);
+    ojo_reader_close(r);
+    made_free(&m);
+  }
+  made m = made_with_schema(
+      "{ \"events\" : [ { \"name\" : \"pair \\ud83d\\ude00\" , \"value\" : 65536 } ] , \"z\" : 1 }\n");
+  made_run(&m, 1);
+  made_event(&m, 1, 65536, 1, 1);
+  ojo_reader *r = open_made(&m);
+  ojo_reader_event e;
+  EXPECT(ojo_reader_next(r, &e) && strcmp(ojo_reader_type(r, &e)->name, "pair \xf0\x9f\x98\x80") == 0);
+  EXPECT_ERRORS(r, 0);
+  ojo_reader_close(r);
+  m.bytes[150] ^= 1; /* the id does not match any more */
+  r = open_made(&m);
+  EXPECT(has_error(r, "do not match its id"));
+  ojo_reader_close(r);
+  made_free(&m);
+  /* undescribed types beyond what is kept still have their number as a name */
+  m = made_new();
+  made_run(&m, 1);
+  for (uint32_t i = 0; i < 3000; i++) made_event(&m, i, 0x20000 + i, 1, 1);
+  r = open_made(&m);
+  bool right = true;
+  while (ojo_reader_next(r, &e))
+    right = right && strtoull(ojo_reader_type(r, &e)->name, NULL, 16) == e.type;
+  EXPECT(right);
+  ojo_reader_close(r);
+  made_free(&m);
+}
+
+/* ---- version 1 */
+
+static void test_version1(void) {
+  mkdir(at("v1"), 0777);
+  mkdir(at("v1/raw"), 0777);
+  mkdir(at("v1/schema"), 0777);
+  FILE *file = fopen(at("v1/schema/event_schema_00000000000000ab.json"), "w");
+  if (!EXPECT(file != NULL)) return;
+  fputs(
+      "{\"schema_version\":1,\"events\":[{\"value\":18446744073709551614,\"name\":\"Big\",\"category\":"
+      "\"Packet\","
+      "\"description\":\"d\",\"module\":\"m\",\"value_type\":1},{\"value\":2,\"name\":\"Two\","
+      "\"category\":\"Odd\","
+      "\"value_type\":6}]}",
+      file);
+  fclose(file);
+  made m = made_version1(UNIX, 0xab);
+  made_record1(&m, 5, UINT64_MAX - 1, UINT64_MAX - 1, 7, 8);
+  made_record1(&m, 3, 2, 2, UINT64_MAX, 9);
+  made_record1(&m, 6, UINT64_MAX, UINT64_MAX, 40, 0);
+  made_record1(&m, 7, 1, 77, 1, 2);
+  made_write(&m, at("v1/raw/trace_1.bin"));
+  made_free(&m);
+  m = made_version1(UNIX + 4, 0xab);
+  made_record1(&m, 0, 1, 2, 1, 1);
+  made_write(&m, at("v1/raw/trace_0.bin"));
+  for (int lone = 0; lone < 2; lone++) {
+    ojo_reader *r = open_path(lone ? at("v1/raw/trace_1.bin") : at("v1"));
+    ojo_reader_event e[8];
+    size_t n = 0;
+    while (n < 8 && ojo_reader_next(r, &e[n])) n++;
+    EXPECT_ERRORS(r, 0);
+    EXPECT_EQUAL(n, lone ? 4 : 5);
+    EXPECT(e[0].time_ns == UNIX + 3 && e[0].ts == 3 && e[0].flow == 2 && e[0].payload == UINT64_MAX);
+    EXPECT(e[0].has_number && e[0].number == 9 && e[0].thread == 0);
+    EXPECT(strcmp(ojo_reader_type(r, &e[0])->name, "Two") == 0 && e[0].category == 16);
+    EXPECT(strcmp(ojo_reader_type(r, &e[0])->category, "Odd") == 0);
+    if (!lone) EXPECT(e[1].time_ns == UNIX + 4 && e[1].ts == 4);
+    ojo_reader_event *big = &e[lone ? 1 : 2];
+    EXPECT(big->flow == UINT64_MAX - 1 && big->type == UINT64_MAX - 1 && big->category == 0);
+    EXPECT(strcmp(ojo_reader_type(r, big)->name, "Big") == 0);
+    EXPECT(big[1].type == OJO_EVENTS_DROPPED && big[1].payload == 40 && big[1].flow == 0 &&
+           big[1].category == 15);
+    EXPECT(strcmp(ojo_reader_type(r, &big[2])->name, "0x00004d") == 0);
+    EXPECT(ojo_reader_trace_count(r) == 1 && ojo_reader_trace(r, 0)->version == 1);
+    EXPECT(ojo_reader_trace(r, 0)->dropped == 40 && ojo_reader_trace(r, 0)->last_ns == UNIX + 7);
+    EXPECT(ojo_reader_flow(r, UINT64_MAX - 1) && ojo_reader_flow(r, 1) && !ojo_reader_flow(r, 99));
+    ojo_reader_run_view view;
+    EXPECT(!ojo_reader_next_run(r, &view));
+    ojo_reader_close(r);
+  }
+  uint64_t flows[1] = {UINT64_MAX - 1};
+  ojo_reader_desc d = desc_of(at("v1"));
+  d.flows = flows;
+  d.flow_count = 1;
+  ojo_reader *r = open_desc(&d);
+  EXPECT_EQUAL(count_events(r), 1);
+  ojo_reader_close(r);
+  made_free(&m);
+  /* a file of more than a window, nearly in order, and one cut off within a record */
+  m = made_version1(UNIX, 0xab);
+  for (uint64_t i = 0; i < 200000; i++) made_record1(&m, i * 10 + random64() % 1000, 1, 2, i, 0);
+  made_more(&m, 13);
+  made_write(&m, at("v1/raw/trace_2.bin"));
+  r = open_path(at("v1/raw/trace_2.bin"));
+  EXPECT_EQUAL(count_events(r), 200000);
+  EXPECT_ERRORS(r, 1);
+  EXPECT(has_error(r, "cut off"));
+  ojo_reader_close(r);
+  made_free(&m);
+}
+
+/* ---- sources */
+
+static void write_one(const char *path, uint64_t ts, uint8_t trace) {
+  made m = made_new();
+  m.trace_id[0] = trace;
+  made_run(&m, 1);
+  made_event(&m, ts, OJO_PACKET_SENT, 1, ts);
+  made_finish(&m);
+  EXPECT(made_write(&m, path));
+  made_free(&m);
+}
+static void test_sources(void) {
+  ojo_reader *r = NULL;
+  ojo_reader_desc d = desc_of(at("none"));
+  EXPECT_EQUAL(ojo_reader_open(&r, &d), OJO_ERR_NOT_FOUND);
+  EXPECT(r && ojo_reader_error_count(r) == 1 && ojo_reader_error_at(r, 0)->result == OJO_ERR_NOT_FOUND);
+  ojo_reader_close(r);
+  memset(&d, 0, sizeof d);
+  EXPECT(ojo_reader_open(&r, &d) == OJO_ERR_ARGUMENT && !r);
+  EXPECT(ojo_reader_open(&r, NULL) == OJO_ERR_ARGUMENT && ojo_reader_open(NULL, &d) == OJO_ERR_ARGUMENT);
+  ojo_reader_close(NULL);
+
+  mkdir(at("dir"), 0777);
+  r = open_path(at("dir"));
+  EXPECT(count_events(r) == 0 && ojo_reader_error_count(r) == 0 && ojo_reader_trace_count(r) == 0);
+  ojo_reader_close(r);
+  write_one(at("dir/a.bin"), 1, 1);
+  write_one(at("dir/not.txt"), 1, 1);
+  r = open_path(at("dir"));
+  EXPECT_EQUAL(count_events(r), 1);
+  ojo_reader_close(r);
+  mkdir(at("dir/output"), 0777);
+  mkdir(at("dir/staging"), 0777);
+  write_one(at("dir/staging/x.bin"), 5, 1);
+  write_one(at("dir/output/b.bin"), 2, 1);
+  write_one(at("dir/output/c.bin"), 3, 2);
+  r = open_path(at("dir"));
+  EXPECT(count_events(r) == 2 && ojo_reader_trace_count(r) == 2);
+  EXPECT_ERRORS(r, 0);
+  ojo_reader_close(r);
+
+  /* bad files beside good ones */
+  FILE *file = fopen(at("dir/output/empty.bin"), "w");
+  if (file) fclose(file);
+  file = fopen(at("dir/output/text.bin"), "w");
+  if (file) fputs("this is no trace file at all", file), fclose(file);
+  made m = made_new();
+  made_finish(&m);
+  m.bytes[4] = 3;
+  made_write(&m, at("dir/output/version3.bin"));
+  made_free(&m);
+  const char *paths[3] = {at("dir"), at("none"), at("dir/a.bin")};
+  memset(&d, 0, sizeof d);
+  d.paths = paths;
+  d.path_count = 3;
+  r = open_desc(&d);
+  EXPECT_EQUAL(count_events(r), 3);
+  EXPECT_ERRORS(r, 4);
+  EXPECT(has_error(r, "empty file") && has_error(r, "not an ojo file") && has_error(r, "version") &&
+         has_error(r, "no such"));
+  ojo_reader_close(r);
+  d = desc_of(at("dir/output/empty.bin"));
+  EXPECT_EQUAL(ojo_reader_open(&r, &d), OJO_ERR_FORMAT);
+  EXPECT(r && has_error(r, "empty file"));
+  ojo_reader_close(r);
+
+  /* standard input: a pipe, and a file */
+  int saved = dup(0), pipes[2];
+  if (!EXPECT(saved >= 0 && pipe(pipes) == 0)) return;
+  size_t bytes;
+  char *data = check_load(at("dir/a.bin"), &bytes);
+  EXPECT(data && write(pipes[1], data, bytes) == (ssize_t)bytes);
+  free(data);
+  close(pipes[1]);
+  dup2(pipes[0], 0);
+  close(pipes[0]);
+  r = open_path("-");
+  EXPECT_EQUAL(count_events(r), 1);
+  ojo_reader_rewind(r);
+  EXPECT_EQUAL(count_events(r), 1);
+  ojo_reader_close(r);
+  int fd = open(at("dir/a.bin"), O_RDONLY);
+  dup2(fd, 0);
+  close(fd);
+  r = open_path("-");
+  EXPECT_EQUAL(count_events(r), 1);
+  ojo_reader_close(r);
+  dup2(saved, 0);
+  close(saved);
+}
+
+/* ---- the merge */
+
+typedef struct expected {
+  uint64_t time, payload;
+  uint32_t trace, thread, level;
+  uint64_t place;
+} expected;
+static int by_order(const void *a, const void *b) {
+  const expected *x = (const expected *)a, *y = (const expected *)b;
+#define BY(f) \
+  if (x->f != y->f) return x->f < y->f ? -1 : 1
+  BY(time);
+  BY(trace);
+  BY(thread);
+  BY(level);
+  BY(place);
+#undef BY
+  return 0;
+}
+/* Random runs of several threads and levels in several files of two traces: order and content must be
+ * those of a plain sort by (time, trace, thread, level, place). */
+static void merge_once(unsigned round, bool unsorted) {
+  enum { THREADS = 5, FILES = 6 };
+  static expected want[20000];
+  size_t wanted = 0;
+  uint64_t ordinal[2][THREADS][2] = {{{0}}}, clock[2][THREADS][2] = {{{0}}};
+  const char *paths[FILES];
+  static char names[FILES][512];
+  for (int f = 0; f < FILES; f++) {
+    made m = made_new();
+    uint32_t trace = (uint32_t)f & 1;
+    m.trace_id[0] = (uint8_t)(trace + 1);
+    m.batch = (uint64_t)f / 2;
+    m.checksums = f & 2;
+    int runs = 1 + (int)(random64() % 12);
+    for (int i = 0; i < runs; i++) {
+      uint32_t thread = 1 + (uint32_t)(random64() % THREADS), level = random64() % 8 == 0;
+      uint64_t *now = &clock[trace][thread - 1][level], *place = &ordinal[trace][thread - 1][level];
+      made_run(&m, thread);
+      m.run_ordinal = *place;
+      m.run_level = level;
+      made_thread(&m, *now, 1, "t");
+      int events = 1 + (int)(random64() % (round % 3 == 0 ? 400 : 20));
+      for (int k = 0; k < events && wanted < sizeof want / sizeof *want; k++) {
+        *now += random64() % 4;
+        uint64_t ts = unsorted && random64() % 4 == 0 ? *now - random64() % (*now / 2 + 1) : *now;
+        expected x = {UNIX + ts, wanted, trace, thread, level, (*place)++};
+        want[wanted++] = x;
+        if (random64() % 16 == 0)
+          made_extended(&m, ts, 65536, 1, x.payload, "abcdefghijklmnopqrstuvwxyz", 26);
+        else made_event(&m, ts, OJO_PACKET_SENT, 1, x.payload);
+      }
+    }
+    made_finish(&m);
+    snprintf(names[f], sizeof names[f], "%s/merge%d.bin", root, f);
+    paths[f] = names[f];
+    made_write(&m, paths[f]);
+    made_free(&m);
+  }
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  d.paths = paths;
+  d.path_count = FILES;
+  qsort(want, wanted, sizeof *want, by_order);
+  ojo_reader *r = open_desc(&d);
+  ojo_reader_event e;
+  size_t got = 0, wrong = 0;
+  while (ojo_reader_next(r, &e)) {
+    if (got >= wanted || e.time_ns != want[got].time || e.payload != want[got].payload ||
+        e.thread != want[got].thread || e.trace != want[got].trace || e.level != want[got].level)
+      wrong++;
+    got++;
+  }
+  check(got == wanted && wrong == 0, "merge round %u: %zu of %zu events, %zu out of place", round, got,
+        wanted, wrong);
+  EXPECT_ERRORS(r, 0);
+  ojo_reader_close(r);
+}
+static void test_merge(void) {
+  for (unsigned round = 0; round < 60; round++) merge_once(round, round % 2);
+
+  /* times that go back without the flag: sorted all the same, and reported */
+  made m = made_new();
+  made_run(&m, 1);
+  for (uint64_t i = 0; i < 500; i++) made_event(&m, (i ^ 37) + 1, OJO_PACKET_SENT, 1, i);
+  m.run_flags = 0;
+  made_run(&m, 2);
+  for (uint64_t i = 0; i < 500; i++) made_event(&m, i + 1, OJO_PACKET_SENT, 1, i);
+  ojo_reader *r = open_made(&m);
+  EXPECT_EQUAL(count_events(r), 1000);
+  EXPECT_ERRORS(r, 1);
+  EXPECT(has_error(r, "not marked UNSORTED"));
+  ojo_reader_close(r);
+  made_free(&m);
+
+  /* a run far larger than a chunk, out of order within what the window can mend, and beyond it */
+  for (int beyond = 0; beyond < 2; beyond++) {
+    m = made_new();
+    made_run(&m, 1);
+    for (uint64_t i = 0; i < 300000; i++)
+      made_event(&m, beyond ? 300000 - i : (i / 1000) * 1000 + 999 - i % 1000, OJO_PACKET_SENT, 1, i);
+    r = open_made(&m);
+    ojo_reader_event e;
+    uint64_t n = 0, last = 0, back = 0;
+    while (ojo_reader_next(r, &e)) {
+      back += e.time_ns < last;
+      last = e.time_ns;
+      n++;
+    }
+    EXPECT_EQUAL(n, 300000);
+    EXPECT(beyond ? back > 0 && has_error(r, "sorting window")
+                  : back == 0 && ojo_reader_error_count(r) == 0);
+    ojo_reader_close(r);
+    made_free(&m);
+  }
+
+  /* times at the end of time */
+  m = made_new();
+  made_run(&m, 1);
+  made_event(&m, UINT64_MAX - 1, OJO_PACKET_SENT, 1, 1);
+  made_event(&m, UINT64_MAX, OJO_PACKET_SENT, 1, 2);
+  made_run(&m, 2);
+  made_event(&m, UINT64_MAX, OJO_PACKET_SENT, 1, 3);
+  r = open_made(&m);
+  EXPECT_EQUAL(count_events(r), 3);
+  ojo_reader_close(r);
+  made_free(&m);
+
+  /* ten thousand runs of one event */
+  m = made_new();
+  for (uint32_t i = 0; i < 10000; i++) {
+    made_run(&m, i + 1);
+    made_event(&m, 1000 + i % 7, OJO_PACKET_SENT, 1, i);
+  }
+  r = open_made(&m);
+  EXPECT_EQUAL(count_events(r), 10000);
+  EXPECT_ERRORS(r, 0);
+  ojo_reader_close(r);
+  made_free(&m);
+}
+
+static void test_alignment(void) {
+  static const struct {
+    uint64_t unix_ns, mono;
+    uint8_t boot;
+    uint32_t clock;
+    uint64_t expected;
+  } traces[] = {{UNIX, 1000, 1, 3, UNIX},               /* the earliest of its boot */
+                {UNIX + 77777, 1500, 1, 3, UNIX + 500}, /* the wall clock was set in between */
+                {UNIX + 9, 1400, 2, 3, UNIX + 9},       /* another boot */
+                {0, 0, 1, 2, 0},                        /* a manual clock stays apart */
+                {UNIX + 5, 900, 0, 3, UNIX + 5}};       /* boot unknown */
+  static char names[5][512];
+  const char *paths[5];
+  for (int i = 0; i < 5; i++) {
+    made m = made_new();
+    m.trace_id[0] = (uint8_t)(i + 1);
+    m.start_unix_ns = traces[i].unix_ns;
+    m.start_monotonic_ns = traces[i].mono;
+    m.boot_id[0] = traces[i].boot;
+    m.clock = traces[i].clock;
+    made_run(&m, 1);
+    made_event(&m, 0, OJO_PACKET_SENT, 1, (uint64_t)i);
+    made_finish(&m);
+    snprintf(names[i], sizeof names[i], "%s/align%d.bin", root, i);
+    paths[4 - i] = names[i]; /* the earliest comes last */
+    made_write(&m, names[i]);
+    made_free(&m);
+  }
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  d.paths = paths;
+  d.path_count = 5;
+  ojo_reader *r = open_desc(&d);
+  ojo_reader_event e;
+  uint64_t n = 0;
+  for (; ojo_reader_next(r, &e); n++) EXPECT_EQUAL(e.time_ns, traces[e.payload].expected);
+  EXPECT_EQUAL(n, 5);
+  ojo_reader_close(r);
+}
+
+/* ---- filters */
+
+static ojo_reader *filtered(ojo_reader_desc *d, uint64_t count, int line) {
+  ojo_reader *r = open_desc(d);
+  uint64_t n = count_events(r);
+  check(n == count, "%s:%d: %" PRIu64 " events pass, expected %" PRIu64, __FILE__, line, n, count);
+  return r;
+}
+#define FILTER(d, count) ojo_reader_close(filtered(d, count, __LINE__))
+static void test_filters(void) {
+  mkdir(at("filters"), 0777);
+  for (uint64_t f = 0; f < 4; f++) { /* times 100 f .. 100 f + 99 */
+    made m = made_with_schema(own_schema);
+    m.batch = f;
+    for (uint32_t thread = 1; thread <= 2; thread++) {
+      made_run(&m, thread);
+      for (uint64_t i = 0; i < 50; i++)
+        made_event(&m, 100 * f + 2 * i,
+                   i == 10   ? 65536
+                   : i == 11 ? 65538
+                   : i % 2   ? OJO_PACKET_SENT
+                             : OJO_CWND_UPDATED,
+                   1 + (uint32_t)(i % 5), i);
+      if (thread == 1) made_dropped(&m, 100 * f + 99, 100 * f + 99, 3, 1);
+      if (thread == 2) made_flow(&m, 100 * f + 99, 2, 4, 1, 4, 0, "", "");
+    }
+    made_finish(&m);
+    if (f == 3) memset(m.bytes + m.slots_at, 0xEE, 200); /* damage: seen only if the file is read */
+    made_write(&m, at("filters/%d.bin", (int)f));
+    made_free(&m);
+  }
+  ojo_reader_desc d = desc_of(at("filters"));
+  d.until_ns = UNIX + 300;
+  ojo_reader *r = filtered(&d, 306, __LINE__);
+  EXPECT_ERRORS(r, 0); /* the damaged file was skipped by its header */
+  EXPECT(ojo_reader_trace(r, 0)->dropped == 9);
+  ojo_reader_close(r);
+  d.since_ns = UNIX + 250; /* inclusive; until exclusive */
+  d.until_ns = UNIX + 260;
+  FILTER(&d, 10);
+  d.since_ns = 0;
+  d.until_ns = UNIX + 300;
+  uint64_t flows[3] = {5, 2, 5}, types[2] = {OJO_CWND_UPDATED, 65536};
+  d.flows = flows;
+  d.flow_count = 1;
+  FILTER(&d, 3 * 2 * 10);
+  d.flow_count = 3;
+  FILTER(&d, 3 * (2 * 20 + 1)); /* FLOW of flow 2 as well; EVENTS_DROPPED never */
+  d.flow_count = 0;
+  d.types = types;
+  d.type_count = 2;
+  FILTER(&d, 3 * 2 * (24 + 1));
+  d.type_count = 0;
+  d.category_mask = OJO_CATEGORY_PACKET | OJO_CATEGORY_META;
+  FILTER(&d, 3 * (2 * 24 + 2));
+  d.category_mask = OJO_CATEGORY_APPLICATION;
+  FILTER(&d, 3 * 2 * 2);
+  d.category_mask = 0;
+  const char *names[2] = {"Mine", "CongestionControl"};
+  d.categories = names;
+  d.category_count = 1;
+  FILTER(&d, 3 * 2);
+  d.category_count = 2;
+  FILTER(&d, 3 * 2 * (1 + 24));
+  names[0] = "Packet"; /* also the application's OWN_TEXT, which calls itself that */
+  d.category_count = 1;
+  FILTER(&d, 3 * 2 * (24 + 1));
+  d.category_count = 0;
+  uint32_t threads[1] = {2};
+  d.threads = threads;
+  d.thread_count = 1;
+  FILTER(&d, 3 * 51);
+  d.thread_count = 0;
+  uint8_t trace[16] = {0xA1};
+  d.trace_id = trace;
+  FILTER(&d, 306);
+  trace[15] = 1;
+  FILTER(&d, 0);
+  /* more values than are searched one by one */
+  static uint64_t many[100];
+  for (uint64_t i = 0; i < 100; i++) many[i] = 100 - i;
+  d.trace_id = NULL;
+  d.flows = many;
+  d.flow_count = 96; /* 5 .. 100 */
+  FILTER(&d, 3 * 2 * 10);
+}
+
+/* ---- flows */
+
+static void test_flows(void) {
+  made m = made_new();
+  made_run(&m, 1);
+  unsigned char record[24 + 4 + 8 + 4 + 5] = {0};
+  record[4] = 1, record[5] = 2, record[6] = 4, record[7] = 4, record[8] = 0xBB, record[9] = 1,
+  record[12] = 4, record[13] = 5;
+  memcpy(record + 24,
+         "\1\2\3\4"
+         "\x7f\0\0\1"
+         "\x0a\0\0\2"
+         "quic"
+         "label",
+         21);
+  made_extended(&m, 1, MADE_FLOW | 0, 10, 99, record, sizeof record);
+  made_event(&m, 2, OJO_STREAM_OPENED, 20, 4);
+  made_event(&m, 2, OJO_STREAM_LINK_PARENT, 20, 10);
+  made_flow(&m, 3, 30, 7, 20, 4, 0, "", "grandchild");
+  made_event(&m, 4, OJO_STREAM_LINK_PARENT, 30, 20);
+  made_flow(&m, 5, 40, 1, 0, 1, 1, "", "other");
+  made_event(&m, 5, OJO_PACKET_SENT, 50, 0);   /* a flow that nobody described */
+  made_event(&m, 6, OJO_STREAM_OPENED, 60, 8); /* parents in a circle */
+  made_event(&m, 6, OJO_STREAM_LINK_PARENT, 60, 61);
+  made_event(&m, 6, OJO_STREAM_OPENED, 61, 9);
+  made_event(&m, 6, OJO_STREAM_LINK_PARENT, 61, 60);
+  made_event(&m, 7, OJO_STREAM_OPENED, 20, 4); /* told again: fine */
+  made_event(&m, 8, OJO_STREAM_CLOSED, 40, 0);
+  made_event(&m, 9, OJO_STREAM_OPENED, 40, 2); /* reused after its end: fine */
+  made_event(&m, 9, OJO_STREAM_OPENED, 70, 1);
+  made_event(&m, 9, OJO_STREAM_OPENED, 70, 2); /* two at once */
+  made_event(&m, 9, OJO_STREAM_OPENED, 80, 1);
+  made_event(&m, 9, OJO_STREAM_LINK_PARENT, 80, 10);
+  made_event(&m, 9, OJO_STREAM_LINK_PARENT, 80, 40); /* two at once */
+  made_event(&m, 10, OJO_PACKET_SENT, 10, 0);
+  made_event(&m, 10, OJO_PACKET_SENT, 20, 0);
+  made_event(&m, 10, OJO_PACKET_SENT, 30, 0);
+  made_event(&m, 10, OJO_PACKET_SENT, 0, 0);
+  made_dropped(&m, 10, 10, 5, 1);
+  ojo_reader *r = open_made(&m);
+  EXPECT_EQUAL(ojo_reader_flow_count(r), 9);
+  const ojo_reader_flow_info *f = ojo_reader_flow(r, 10);
+  EXPECT(f && f->key == 99 && f->kind == 1 && f->role == 2 && f->parent == 0 && f->events == 2);
+  EXPECT(f && f->first_ns == UNIX + 1 && f->last_ns == UNIX + 10 && f->local_port == 443 &&
+         !f->collision);
+  EXPECT(f && f->id_bytes == 4 && f->id[3] == 4 && f->address_bytes == 4 && f->remote_address[3] == 2);
+  EXPECT(f && strcmp(f->protocol, "quic") == 0 && strcmp(f->label, "label") == 0);
+  EXPECT(f == ojo_reader_flow(r, 10) && f == ojo_reader_flow_at(r, 0));
+  f = ojo_reader_flow(r, 20);
+  EXPECT(f && f->parent == 10 && f->key == 4 && f->kind == OJO_FLOW_STREAM && !f->collision);
+  f = ojo_reader_flow(r, 30);
+  EXPECT(f && f->parent == 20 && strcmp(f->label, "grandchild") == 0 && !f->collision);
+  f = ojo_reader_flow(r, 40);
+  EXPECT(f && f->key == 2 && !f->collision);
+  f = ojo_reader_flow(r, 50);
+  EXPECT(f && f->kind == 0 && f->events == 1);
+  f = ojo_reader_flow(r, 70);
+  EXPECT(f && f->collision && f->key == 1);
+  f = ojo_reader_flow(r, 80);
+  EXPECT(f && f->collision && f->parent == 10);
+  EXPECT(!ojo_reader_flow(r, 0) && !ojo_reader_flow(r, 12345) && !ojo_reader_flow_at(r, 9) &&
+         !ojo_reader_flow_in(r, 3, 10));
+  ojo_reader_close(r);
+
+  static const struct {
+    uint64_t flow, events;
+  } chains[] = {{10, 12}, {20, 9}, {30, 9}, {40, 3}, {60, 4}, {50, 1}, {99, 0}};
+  /* 10: 2 + 4 of 20 + 3 of 30 + 3 of 80; 20: with ancestor and child; 60: the circle */
+  for (size_t i = 0; i < sizeof chains / sizeof *chains; i++) {
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.memory = m.bytes;
+    d.memory_bytes = m.size;
+    d.chain = chains[i].flow;
+    r = open_desc(&d);
+    uint64_t n = count_events(r);
+    check(n == chains[i].events, "chain %" PRIu64 ": %" PRIu64 " events", chains[i].flow, n);
+    ojo_reader_close(r);
+  }
+  made_free(&m);
+
+  /* the table's bound */
+  m = made_new();
+  made_run(&m, 1);
+  for (uint32_t i = 0; i < 530000; i++) made_event(&m, i, OJO_PACKET_SENT, i + 1, 0);
+  r = open_made(&m);
+  EXPECT_EQUAL(ojo_reader_flow_count(r), 524288);
+  EXPECT(has_error(r, "flow table"));
+  EXPECT(ojo_reader_flow_at(r, 524287) && ojo_reader_flow_at(r, 524287)->flow == 524288);
+  ojo_reader_close(r);
+  made_free(&m);
+}
+
+/* ---- damage */
+
+static made small_file(bool checksums) { /* a bit of everything */
+  made m = made_with_schema(own_schema);
+  m.checksums = checksums;
+  for (uint32_t thread = 1; thread <= 3; thread++) {
+    made_run(&m, thread);
+    made_thread(&m, 1, 100 + thread, "thread");
+    for (uint64_t i = 0; i < 8; i++) made_sized(&m, 10 * i + thread, OJO_PACKET_SENT, 1, i, 1200);
+    made_flow(&m, 90, 1, 5, 0, 1, 1, "quic", "a label");
+    made_extended(&m, 91, 65538, 1, 2, "some text that takes two slots", 30);
+    made_dropped(&m, 92, 93, 4, 1);
+  }
+  made_finish(&m);
+  return m;
+}
+static ojo_reader *open_bytes(const void *bytes, size_t size) {
+  ojo_reader_desc d;
+  ojo_reader *r = NULL;
+  memset(&d, 0, sizeof d);
+  d.memory = bytes;
+  d.memory_bytes = size;
+  ojo_reader_open(&r, &d);
+  return r;
+}
+/* Everything that can be asked of a file. Returns the events. */
+static uint64_t exercise(const void *bytes, size_t size, uint64_t chain) {
+  ojo_reader_desc d;
+  ojo_reader *r = NULL;
+  memset(&d, 0, sizeof d);
+  d.memory = bytes;
+  d.memory_bytes = size;
+  d.chain = chain;
+  ojo_reader_open(&r, &d);
+  if (!r) return 0;
+  ojo_reader_event e;
+  ojo_reader_run_view view;
+  uint64_t events = 0, sum = 0;
+  while (ojo_reader_next(r, &e)) {
+    events++;
+    for (uint32_t i = 0; i < e.extension_bytes; i++) sum += e.extension[i];
+    sum += strlen(ojo_reader_type(r, &e)->name);
+  }
+  while (ojo_reader_next_run(r, &view))
+    for (uint64_t i = 0; i < view.slot_count; i++) sum += view.slots[i].payload;
+  for (uint64_t i = 0; i < ojo_reader_flow_count(r) && i < 100; i++)
+    sum += strlen(ojo_reader_flow_at(r, i)->label);
+  for (uint64_t i = 0; i < ojo_reader_error_count(r) && i < 1000; i++)
+    sum += strlen(ojo_reader_error_at(r, i)->text);
+  ojo_reader_close(r);
+  return events + (sum == 1);
+}
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+static void test_truncation(void) {
+  made m = small_file(false);
+  double start = seconds();
+  uint64_t whole = exercise(m.bytes, m.size, 0), last = 0;
+  bool prefix = true, reported = true;
+  for (size_t size = 0; size <= m.size; size++) {
+    unsigned char *exact = (unsigned char *)malloc(size + 1); /* the sanitizer sees one byte too far */
+    if (!exact) abort();
+    unsigned char *bytes = size % 2 ? exact + 1 : exact; /* unaligned as well */
+    memcpy(bytes, m.bytes, size);
+    uint64_t events = exercise(bytes, size, size % 3 ? 0 : 1);
+    if (size % 3) {
+      prefix = prefix && events >= last && events <= whole;
+      last = events;
+    }
+    ojo_reader *r = open_bytes(bytes, size);
+    while (r && size < m.size && ojo_reader_error_count(r) == 0) {
+      ojo_reader_event e;
+      if (!ojo_reader_next(r, &e)) break;
+    }
+    reported = reported && r && (size == m.size) == (ojo_reader_error_count(r) == 0);
+    ojo_reader_close(r);
+    free(exact);
+  }
+  EXPECT_EQUAL(whole, 33);
+  EXPECT(prefix && reported);
+  EXPECT(seconds() - start < 60);
+  made_free(&m);
+}
+static void test_flips(void) {
+  double start = seconds();
+  for (int checksums = 0; checksums < 2; checksums++) {
+    made m = small_file(checksums);
+    uint64_t whole = exercise(m.bytes, m.size, 0), least = whole;
+    for (size_t bit = 0; bit < m.size * 8; bit++) {
+      m.bytes[bit / 8] ^= (unsigned char)(1u << bit % 8);
+      uint64_t events = exercise(m.bytes, m.size, bit % 5 ? 0 : 1);
+      if (bit % 5 && bit / 8 >= m.slots_at && events < least) least = events;
+      if (bit / 8 >= m.slots_at && !checksums)
+        check(events <= whole + 60, "bit %zu: %" PRIu64 " events", bit, events);
+      if (checksums && bit / 8 >= m.slots_at + 72 &&
+          bit / 8 < m.slots_at + 96) { /* in a run: it is found */
+        ojo_reader *r = open_bytes(m.bytes, m.size);
+        while (r && ojo_reader_error_count(r) == 0) {
+          ojo_reader_event e;
+          if (!ojo_reader_next(r, &e)) break;
+        }
+        check(r && has_error(r, "checksum"), "bit %zu is found by the checksum", bit);
+        ojo_reader_close(r);
+      }
+      m.bytes[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    }
+    check(least >= 22, "a flipped bit costs at most its run: %" PRIu64 " events left of %" PRIu64, least,
+          whole);
+    made_free(&m);
+  }
+  EXPECT(seconds() - start < 120);
+}
+static void test_random_damage(void) {
+  uint64_t seed =
+      getenv("OJO_SEED") ? strtoull(getenv("OJO_SEED"), NULL, 0) : (uint64_t)time(NULL) * 2654435761u + 1;
+  printf("note: random damage: OJO_SEED=%" PRIu64 "\n", seed);
+  random_state = seed | 1;
+  double start = seconds();
+  for (int round = 0; round < 3000 && seconds() - start < 20; round++) {
+    made m = small_file(round & 1);
+    int changes = 1 + (int)(random64() % 8);
+    for (int i = 0; i < changes; i++) {
+      size_t at8 = random64() % (m.size / 8) * 8;
+      static const uint64_t odd[] = {
+          0, 1, UINT64_MAX, 0xFF02 | 2u << 24, UINT64_C(1) << 63, 0x800000, 0xFFFFFFFF, 1u << 24};
+      if (random64() % 2) made_put(&m, at8, odd[random64() % 8], 8);
+      else made_put(&m, at8 + random64() % 5, random64(), 4);
+    }
+    if (random64() % 4) made_seal(&m);
+    exercise(m.bytes, random64() % 4 ? m.size : random64() % (m.size + 1), random64() % 4 == 0);
+    made_free(&m);
+  }
+}
+
+static void test_damage(void) {
+  made m = made_new();
+  made_run(&m, 1);
+  for (uint64_t i = 0; i < 10; i++) made_event(&m, i, OJO_PACKET_SENT, 1, i);
+  made_slot(&m, 10, OJO_PACKET_SENT | MADE_SIZED | 1u << 24, 1, 1); /* SIZED with an extension */
+  made_slot(&m, 10, 0, 0, 0);
+  made_run(&m, 2);
+  made_event(&m, 20, OJO_PACKET_SENT, 1, 1);
+  made_slot(&m, 21, OJO_PACKET_SENT | 200u << 24, 1, 1); /* an extension beyond the run */
+  made_run(&m, 3);
+  made_event(&m, 30, OJO_PACKET_SENT, 1, 1);
+  ojo_reader *r = open_made(&m);
+  EXPECT_EQUAL(count_events(r), 12);
+  EXPECT_ERRORS(r, 2);
+  EXPECT(has_error(r, "SIZED") && has_error(r, "beyond its run"));
+  EXPECT_EQUAL(ojo_reader_error_at(r, 0)->offset, m.slots_at + 72 + 240);
+  uint64_t before = ojo_reader_error_count(r);
+  ojo_reader_rewind(r);
+  EXPECT(count_events(r) == 12 &&
+         ojo_reader_error_count(r) == before); /* the same damage is counted once */
+  EXPECT(!ojo_reader_error_at(r, 2));
+  ojo_reader_close(r);
+  made_free(&m);
+
+  m = small_file(false); /* RUN's payload lies: too long, then too short */
+  size_t second = m.slots_at;
+  second += 72 + made_get(&m, second + 16, 8) * 24;
+  uint64_t slots = made_get(&m, m.slots_at + 16, 8);
+  made_put(&m, m.slots_at + 16, slots + 2, 8);
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 33 && has_error(r, "length is wrong"));
+  ojo_reader_close(r);
+  made_put(&m, m.slots_at + 16, UINT64_MAX, 8);
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 33 && has_error(r, "length is wrong"));
+  ojo_reader_close(r);
+  made_put(&m, m.slots_at + 16, 4, 8);
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 24 && has_error(r, "outside of any run"));
+  ojo_reader_close(r);
+  made_put(&m, m.slots_at + 16, slots, 8);
+  made_put(&m, second + 8, 1, 4); /* the second RUN is none */
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 22 && has_error(r, "outside of any run"));
+  ojo_reader_close(r);
+  made_free(&m);
+
+  m = small_file(true); /* a checksum */
+  m.bytes[m.slots_at + 72 + 48 + 16] ^= 1;
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 22 && has_error(r, "checksum is wrong"));
+  ojo_reader_run_view view;
+  int runs = 0;
+  while (ojo_reader_next_run(r, &view)) runs++;
+  EXPECT_EQUAL(runs, 2);
+  ojo_reader_close(r);
+  made_free(&m);
+
+  m = small_file(false); /* the header */
+  m.bytes[115] ^= 1;
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 33 && has_error(r, "header's checksum"));
+  ojo_reader_close(r);
+  m.bytes[115] ^= 1;
+  static const struct {
+    size_t at, bytes;
+    uint64_t value;
+  } lies[] = {{6, 2, 25}, {24, 4, 136}, {24, 4, 145}, {24, 4, 0xFFFFFFF8}, {28, 4, 5000}};
+  for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+    uint64_t was = made_get(&m, lies[i].at, (int)lies[i].bytes);
+    made_put(&m, lies[i].at, lies[i].value, (int)lies[i].bytes);
+    made_seal(&m);
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.memory = m.bytes;
+    d.memory_bytes = m.size;
+    EXPECT(ojo_reader_open(&r, &d) == OJO_ERR_FORMAT && r && ojo_reader_error_count(r) == 1);
+    ojo_reader_close(r);
+    made_put(&m, lies[i].at, was, (int)lies[i].bytes);
+  }
+  made_put(&m, 72, 10, 8); /* fewer slots than there are: the rest is not read */
+  made_seal(&m);
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) < 10 && has_error(r, "after the last slot"));
+  ojo_reader_close(r);
+  made_put(&m, 72, 100000, 8);
+  made_seal(&m);
+  r = open_bytes(m.bytes, m.size);
+  EXPECT(count_events(r) == 33 && has_error(r, "cut off"));
+  ojo_reader_close(r);
+  made_free(&m);
+
+  mkdir(at("many"), 0777); /* more errors than are kept */
+  for (int i = 0; i < 1100; i++) {
+    FILE *file = fopen(at("many/%d.bin", i), "w");
+    if (file) fclose(file);
+  }
+  write_one(at("many/good.bin"), 1, 1);
+  r = open_path(at("many"));
+  EXPECT_EQUAL(count_events(r), 1);
+  EXPECT(ojo_reader_error_count(r) == 1100 && ojo_reader_error_at(r, 999) &&
+         !ojo_reader_error_at(r, 1000));
+  ojo_reader_close(r);
+}
+
+/* ---- files that change, many files, memory */
+
+static volatile sig_atomic_t own_sigbus;
+static void on_sigbus(int number) {
+  (void)number;
+  own_sigbus = 1;
+  _exit(42);
+}
+static void test_shrink(void) {
+  enum { EVENTS = 40000 };
+  for (int way = 0; way < 4; way++) {
+    made m = made_new();
+    for (uint32_t run = 0; run < 20; run++) {
+      made_run(&m, 1 + run % 2);
+      for (uint64_t i = 0; i < EVENTS / 20; i++)
+        made_extended(&m, (way == 3 ? i ^ 1 : i) + (run / 2) * EVENTS, 65538, 1, i, "text", 4);
+    }
+    made_finish(&m);
+    const char *path = at("shrink.bin");
+    made_write(&m, path);
+    ojo_reader *r = open_path(path);
+    ojo_reader_event e;
+    ojo_reader_run_view view;
+    uint64_t n = 0, sum = 0;
+    for (; n < 3000; n++) EXPECT(ojo_reader_next(r, &e));
+    EXPECT(ojo_reader_next_run(r, &view));
+    EXPECT(truncate(path, way == 0 ? 0 : (off_t)m.size / 2) == 0);
+    if (way == 2) EXPECT(truncate(path, (off_t)m.size) == 0); /* grown again: zeros */
+    for (uint32_t i = 0; i < e.extension_bytes; i++) sum += e.extension[i];
+    for (uint64_t i = 0; i < view.slot_count; i++) sum += view.slots[i].payload;
+    uint64_t odd = 0;
+    for (; ojo_reader_next(r, &e); n++) {
+      odd += e.type != 65538 || e.flow != 1;
+      for (uint32_t i = 0; i < e.extension_bytes; i++) sum += e.extension[i];
+    }
+    while (ojo_reader_next_run(r, &view))
+      for (uint64_t i = 0; i < view.slot_count; i++) sum += view.slots[i].payload;
+    check(n >= 3000 && n < EVENTS && sum != 1, "shrinking file %d: %" PRIu64 " events", way, n);
+    check(odd <= 1, "shrinking file %d: %" PRIu64 " events that were not recorded", way,
+          odd); /* the cut one */
+    check(ojo_reader_error_count(r) > 0, "shrinking file %d is reported", way);
+    EXPECT(has_error(r, "shrank"));
+    ojo_reader_close(r);
+    made_free(&m);
+  }
+  /* the handler is gone with the last mapping, and passes on what is not the reader's */
+  struct sigaction action;
+  EXPECT(sigaction(SIGBUS, NULL, &action) == 0 && (SANITIZED || action.sa_handler == SIG_DFL));
+  write_one(at("one.bin"), 1, 1);
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    signal(SIGBUS, on_sigbus);
+    ojo_reader *r = open_path(at("one.bin"));
+    ojo_reader_event e;
+    ojo_reader_next(r, &e); /* mapped */
+    int fd = open(at("own"), O_RDWR | O_CREAT, 0600);
+    volatile char *own = (volatile char *)mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    char c = own[0]; /* beyond the end of a file of ours */
+    _exit(c ? 1 : 0);
+  }
+  int status = 0;
+  EXPECT(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+         WEXITSTATUS(status) == 42);
+}
+
+/* What is ours alone; mapped pages of files are the page cache's, in units as large as it likes. */
+static uint64_t private_bytes(void) {
+  FILE *file = fopen("/proc/self/smaps_rollup", "r");
+  char line[256];
+  uint64_t total = 0;
+  unsigned long long kb;
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "Anonymous: %llu", &kb) == 1) total += kb << 10;
+  if (file) fclose(file);
+  return total;
+}
+static void test_many_files(void) {
+  mkdir(at("files"), 0777);
+  for (uint64_t f = 0; f < 1100; f++) { /* all overlap in time */
+    made m = made_new();
+    m.trace_id[1] = (uint8_t)f;
+    m.trace_id[2] = (uint8_t)(f >> 8);
+    for (uint32_t run = 0; run < 3; run++) {
+      made_run(&m, run + 1);
+      for (uint64_t i = 0; i < 20; i++) made_event(&m, i * 1000 + f % 13, OJO_PACKET_SENT, 1, i);
+    }
+    made_finish(&m);
+    made_write(&m, at("files/%d.bin", (int)f));
+    made_free(&m);
+  }
+  struct rlimit saved, few;
+  getrlimit(RLIMIT_NOFILE, &saved);
+  few = saved;
+  few.rlim_cur = 64;
+  setrlimit(RLIMIT_NOFILE, &few);
+  ojo_reader *r = open_path(at("files"));
+  EXPECT_EQUAL(count_events(r), 1100 * 60);
+  EXPECT_ERRORS(r, 0);
+  EXPECT_EQUAL(ojo_reader_trace_count(r), 1100);
+  uint64_t total;
+  EXPECT(ojo_reader_progress(r, &total) == total);
+  ojo_reader_close(r);
+  setrlimit(RLIMIT_NOFILE, &saved);
+}
+static void test_memory(void) {
+  mkdir(at("large"), 0777);
+  made m = made_new();
+  for (uint32_t run = 0; run < 64; run++) {
+    made_run(&m, run % 4 + 1);
+    for (uint64_t i = 0; i < 2700; i++) made_event(&m, (run / 4) * 30000 + i * 10, OJO_PACKET_SENT, 1, i);
+  }
+  for (uint64_t f = 0; f < 24; f++) { /* 100 MB */
+    m.batch = f;
+    m.start_unix_ns = UNIX + f * 16 * 30000;
+    m.trace_id[1] = (uint8_t)f;
+    made_finish(&m);
+    made_write(&m, at("large/%d.bin", (int)f));
+  }
+  made_free(&m);
+  ojo_reader *r = open_path(at("large"));
+  ojo_reader_event e;
+  uint64_t start = private_bytes(), most = start, n = 0, now;
+  while (ojo_reader_next(r, &e))
+    if (++n % 100000 == 0 && (now = private_bytes()) > most) most = now;
+  EXPECT_EQUAL(n, 24 * 64 * 2700);
+  if (SANITIZED || start == 0)
+    check_skip("memory", "private memory can't be measured under this sanitizer");
+  else
+    check(most - start < 1u << 20, "reading 100 MB takes %" PRIu64 " KiB of private memory",
+          (most - start) >> 10);
+  ojo_reader_close(r);
+}
+
+/* Every allocation fails in turn: no crash, nothing leaked. */
+static int64_t fail_after, allocated;
+static void *failing_alloc(void *user, size_t bytes) {
+  (void)user;
+  if (fail_after-- <= 0) return NULL;
+  void *memory = malloc(bytes);
+  if (memory) allocated++;
+  return memory;
+}
+static void counting_free(void *user, void *memory) {
+  (void)user;
+  allocated--;
+  free(memory);
+}
+static void test_out_of_memory(void) {
+  made m = small_file(true);
+  made_run(&m, 1);
+  made_event(&m, 9, 65536, 1, 1);
+  made_event(&m, 5, 65599, 1, 1);
+  made_finish(&m);
+  mkdir(at("oom"), 0777);
+  made_write(&m, at("oom/a.bin"));
+  made_write(&m, at("oom/b.bin"));
+  bool complete = false;
+  for (int64_t n = 0; n < 500 && !complete; n++) {
+    const char *names[1] = {"Mine"};
+    uint64_t flows[1] = {1};
+    ojo_reader_desc d = desc_of(at("oom"));
+    d.allocator.alloc = failing_alloc;
+    d.allocator.free = counting_free;
+    d.chain = n % 2 != 0;
+    d.categories = n % 3 ? NULL : names;
+    d.category_count = n % 3 ? 0 : 1;
+    d.flows = flows;
+    d.flow_count = n % 2 != 0;
+    fail_after = n;
+    ojo_reader *r = NULL;
+    ojo_reader_open(&r, &d);
+    ojo_reader_event e;
+    ojo_reader_run_view view;
+    while (r && ojo_reader_next(r, &e)) (void)ojo_reader_type(r, &e);
+    while (r && ojo_reader_next_run(r, &view)) continue;
+    if (r) (void)ojo_reader_flow(r, 1);
+    complete = r && fail_after > 0;
+    ojo_reader_close(r);
+    if (allocated != 0) break;
+  }
+  EXPECT(complete);
+  EXPECT_EQUAL(allocated, 0);
+  made_free(&m);
+}
+
+/* ---- handlers, stop, follow */
+
+static void count_it(void *user, const ojo_reader_event *e) {
+  (void)e;
+  ++*(uint64_t *)user;
+}
+static void stop_it(void *user, const ojo_reader_event *e) {
+  if (e->payload == 5) ojo_reader_stop((ojo_reader *)user);
+}
+static void test_handlers(void) {
+  made m = made_new();
+  made_run(&m, 1);
+  for (uint64_t i = 0; i < 20; i++) made_event(&m, i, i % 4 ? OJO_PACKET_SENT : OJO_PACKET_ACKED, 1, i);
+  ojo_reader *r = open_made(&m);
+  uint64_t all = 0, acked = 0, more = 0;
+  EXPECT(ojo_reader_on(r, OJO_READER_ANY, count_it, &all) == OJO_OK);
+  EXPECT(ojo_reader_on(r, OJO_PACKET_ACKED, count_it, &acked) == OJO_OK);
+  EXPECT(ojo_reader_on(r, OJO_PACKET_ACKED, count_it, &more) == OJO_OK);
+  EXPECT(ojo_reader_on(r, OJO_PACKET_ACKED, NULL, NULL) == OJO_ERR_ARGUMENT);
+  EXPECT(ojo_reader_run(r) == OJO_OK && all == 20 && acked == 5 && more == 5);
+  ojo_reader_rewind(r);
+  EXPECT(ojo_reader_on(r, OJO_PACKET_SENT, stop_it, r) == OJO_OK);
+  EXPECT(ojo_reader_run(r) == OJO_OK && all == 26);
+  ojo_reader_event e;
+  EXPECT(!ojo_reader_next(r, &e));
+  ojo_reader_rewind(r);
+  EXPECT(ojo_reader_next(r, &e) && e.payload == 0);
+  ojo_reader_close(r);
+  made_free(&m);
+}
+
+enum { FOLLOWED = 30 };
+static void publish(uint64_t f) {
+  made m = made_new();
+  m.batch = f;
+  for (uint32_t run = 0; run < 2; run++) {
+    made_run(&m, run + 1);
+    made_event(&m, f * 100 + run, OJO_STREAM_OPENED, 100 + (uint32_t)f, f);
+    made_event(&m, f * 100 + 1 + run, OJO_STREAM_LINK_PARENT, 100 + (uint32_t)f, 5);
+    for (uint64_t i = 0; i < 10; i++)
+      made_event(&m, f * 100 + 10 + i * 2 + run, OJO_PACKET_SENT, 100 + (uint32_t)f, i);
+  }
+  made_finish(&m);
+  made_write(&m, at("live/staging/%d.bin", (int)f));
+  EXPECT(rename(at("live/staging/%d.bin", (int)f), at("live/output/%d.bin", (int)f)) == 0);
+  made_free(&m);
+}
+static void *publisher(void *reader) {
+  struct timespec pause = {0, 5000000};
+  mkdir(at("live/output"), 0777);
+  for (uint64_t f = 1; f <= FOLLOWED; f++) {
+    publish(f);
+    nanosleep(&pause, NULL);
+    if (f == 10) unlink(at("live/output/3.bin"));
+    if (f == 20) publish(0); /* a late one */
+  }
+  pause.tv_nsec = 200000000;
+  nanosleep(&pause, NULL);
+  ojo_reader_stop((ojo_reader *)reader);
+  return NULL;
+}
+static ojo_reader *stopped_by_signal;
+static void on_alarm(int number) {
+  (void)number;
+  ojo_reader_stop(stopped_by_signal);
+}
+static void test_follow(void) {
+  mkdir(at("live"), 0777);
+  mkdir(at("live/staging"), 0777);
+  ojo_reader_desc d = desc_of(at("live"));
+  d.follow = true;
+  d.follow_poll_ms = 10;
+  d.chain = 5; /* nothing of it is known at the start */
+  ojo_reader *r = open_desc(&d);
+  pthread_t thread;
+  if (!EXPECT(pthread_create(&thread, NULL, publisher, r) == 0)) return;
+  ojo_reader_event e;
+  uint64_t n = 0, back = 0, last = 0;
+  while (ojo_reader_next(r, &e)) {
+    back += e.time_ns < last;
+    last = e.time_ns;
+    n++;
+  }
+  pthread_join(thread, NULL);
+  check(n == (FOLLOWED + 1) * 24, "follow: %" PRIu64 " events", n);
+  check(back <= 1, "follow: time goes back %" PRIu64 " times, for one late file", back);
+  EXPECT_ERRORS(r, 0);
+  EXPECT(!ojo_reader_next(r, &e)); /* stopped for good */
+  EXPECT_EQUAL(ojo_reader_trace(r, 0)->files, FOLLOWED + 1);
+  ojo_reader_rewind(r); /* from the start; one file is gone */
+  for (n = 0; n < FOLLOWED * 24 && ojo_reader_next(r, &e); n++) continue;
+  EXPECT_EQUAL(n, FOLLOWED * 24);
+  stopped_by_signal = r;
+  signal(SIGALRM, on_alarm);
+  struct itimerval timer;
+  memset(&timer, 0, sizeof timer);
+  timer.it_value.tv_usec = 50000;
+  double start = seconds();
+  setitimer(ITIMER_REAL, &timer, NULL);
+  EXPECT(!ojo_reader_next(r, &e));
+  EXPECT(seconds() - start < 5);
+  signal(SIGALRM, SIG_DFL);
+  ojo_reader_close(r);
+}
+static void stop_idle(void *user) { ojo_reader_stop(*(ojo_reader **)user); }
+static void test_idle(void) {
+  write_one(at("idle.bin"), 1, 1);
+  ojo_reader_desc d = desc_of(at("idle.bin"));
+  ojo_reader *r = NULL;
+  d.follow = true;
+  d.follow_poll_ms = 60000;
+  d.idle = stop_idle;
+  d.idle_user = &r;
+  r = open_desc(&d);
+  double start = seconds();
+  EXPECT_EQUAL(count_events(r), 1); /* a file: all of it, then waiting, which stop ends at once */
+  EXPECT(seconds() - start < 10);
+  ojo_reader_close(r);
+}
+
+static void write_text(const char *path, const char *text) {
+  FILE *file = fopen(path, "w");
+  if (!file) return;
+  fputs(text, file);
+  fclose(file);
+}
+static void test_dead_pools(void) {
+  char line[1024];
+  mkdir(at("pools"), 0777);
+  mkdir(at("pools/output"), 0777);
+  mkdir(at("pools/staging"), 0777);
+  write_text(at("pool_dead"), "x");
+  write_text(at("pool_alive"), "x");
+  char absolute[PATH_MAX];
+  if (!EXPECT(realpath(root, absolute) != NULL)) return;
+  snprintf(line, sizeof line, "%.900s/pool_dead\n", absolute);
+  write_text(at("pools/staging/pool_1.link"), line);
+  snprintf(line, sizeof line, "%.900s/pool_alive\n", absolute);
+  write_text(at("pools/staging/pool_2.link"), line);
+  write_text(at("pools/staging/pool_3.link"), "/nowhere/at/all\n");
+  write_text(at("pools/staging/pool_4.link"), "relative\n");
+  write_text(at("pools/staging/pool_5.link"), "");
+  write_text(at("pools/staging/batch.bin"), "");
+  int fd = open(at("pool_alive"), O_RDONLY);
+  EXPECT(fd >= 0 && flock(fd, LOCK_EX) == 0);
+  ojo_reader *r = open_path(at("pools"));
+  EXPECT_EQUAL(ojo_reader_dead_pools(r), 1);
+  close(fd);
+  EXPECT_EQUAL(ojo_reader_dead_pools(r), 2);
+  EXPECT_ERRORS(r, 0);
+  ojo_reader_close(r);
+}
+
+int main(void) {
+  alarm(600);
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  check_directory("reader", root, sizeof root);
+  test_events();
+  test_schemas();
+  test_version1();
+  test_sources();
+  test_merge();
+  test_alignment();
+  test_filters();
+  test_flows();
+  test_damage();
+  test_truncation();
+  test_flips();
+  test_random_damage();
+  test_shrink();
+  test_many_files();
+  test_memory();
+  test_out_of_memory();
+  test_handlers();
+  test_follow();
+  test_idle();
+  test_dead_pools();
+  check_remove(root);
+  return check_end("reader");
+}
