@@ -55,40 +55,36 @@ struct thread {
 
 static volatile uint64_t sink;
 
-static void rest(struct thread *self, bool first) {
-  pthread_barrier_wait(self->barrier);
-  if (first) ojo_flush(self->t);
+/* Between two cases: nobody records while the pool is emptied and what is recorded is changed. */
+static void rest(struct thread *self, uint32_t mask, uint32_t one_in) {
+  if (pthread_barrier_wait(self->barrier) == PTHREAD_BARRIER_SERIAL_THREAD) {
+    ojo_flush(self->t);
+    ojo_enable(self->t, mask);
+    ojo_sample_flows(self->t, one_in);
+  }
   pthread_barrier_wait(self->barrier);
 }
 
 static void *measure(void *argument) {
   struct thread *self = (struct thread *)argument;
   ojo_tracer *t = self->t, *off = NULL;
-  bool first = false;
   for (int r = -1; r < ROUNDS; r++) {
     double ns[CASES];
-    rest(self, first = pthread_barrier_wait(self->barrier) == PTHREAD_BARRIER_SERIAL_THREAD);
+    rest(self, OJO_CATEGORY_ALL, 1);
     TIMED(ns[CLOCK], sink = ojo__raw_now(t));
-    rest(self, first);
+    rest(self, OJO_CATEGORY_ALL, 1);
     TIMED(ns[RECORD], ojo_record(t, 1, OJO_PACKET_SENT, i));
-    rest(self, first);
+    rest(self, OJO_CATEGORY_ALL, 1);
     TIMED(ns[HELPER], ojo_packet_sent_sized(t, 1, i, 1200));
-    rest(self, first);
+    rest(self, OJO_CATEGORY_ALL, 1);
     TIMED(ns[AT], ojo_record_at(t, i, 1, OJO_PACKET_SENT, i));
-    rest(self, first);
+    rest(self, OJO_CATEGORY_ALL, 1);
     TIMED(ns[SIZED_AT], ojo_packet_sent_sized_at(t, i, 1, i, 1200));
-    if (first) ojo_enable(t, OJO_CATEGORY_STREAM);
-    rest(self, first);
+    rest(self, OJO_CATEGORY_STREAM, 1);
     TIMED(ns[FILTERED], ojo_record(t, 1, OJO_PACKET_SENT, i); __asm__ volatile("" ::: "memory"));
-    rest(self, first);
-    if (first) {
-      ojo_enable(t, OJO_CATEGORY_ALL);
-      ojo_sample_flows(t, 1024);
-    }
-    rest(self, first);
+    rest(self, OJO_CATEGORY_ALL, 1024);
     TIMED(ns[SAMPLED], ojo_record(t, 1, OJO_PACKET_SENT, i); __asm__ volatile("" ::: "memory"));
-    rest(self, first);
-    if (first) ojo_sample_flows(t, 1);
+    rest(self, OJO_CATEGORY_ALL, 1);
     TIMED(ns[OFF], ojo_record(off, 1, OJO_PACKET_SENT, i); __asm__ volatile("" : "+r"(off)::"memory"));
     for (int c = 0; r >= 0 && c < CASES; c++) self->ns[c][r] = ns[c];
   }
