@@ -1342,25 +1342,32 @@ static bool ojo__log_kind(struct ojo__core *core, uint32_t kind, const char *for
  * flusher alone moves it on to the queue and back to free, and only after the batch that holds all its
  * events is published. */
 
-/* Pops a free list's head. The tag changes with every pop, so a head that was popped, used and pushed
- * back between our load and our exchange makes the exchange fail; 40 bits of tag outlast any preemption.
- * The chunk's `next` may be read while another thread owns the chunk: then the exchange fails too. */
-static uint32_t ojo__pop(struct ojo__core *core, uint64_t *list) {
-  uint64_t head = OJO__LOAD(list); /* pairs with ojo__push: the chunk's next is visible */
+/* A list's links lie in an array of chunks or of thread entries. */
+#define OJO__CHUNK_LINKS(core) &(core)->chunks->next, sizeof(struct ojo__chunk)
+#define OJO__THREAD_LINKS(core) &(core)->threads->next, sizeof(struct ojo__thread)
+static uint32_t *ojo__link(uint32_t *links, size_t stride, uint64_t index) {
+  return (uint32_t *)(void *)((unsigned char *)links + stride * index);
+}
+
+/* Pops a list's head. The tag changes with every pop, so a head that was popped, used and pushed back
+ * between our load and our exchange makes the exchange fail; 40 bits of tag outlast any preemption. The
+ * link may be read while another thread owns its element: then the exchange fails too. */
+static uint32_t ojo__pop(uint64_t *list, uint32_t *links, size_t stride) {
+  uint64_t head = OJO__LOAD(list); /* pairs with ojo__push: the link is visible */
   for (;;) {
     uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
     if (at == 0) return OJO__NONE;
     uint64_t next = ((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1) |
-                    OJO__PEEK(&core->chunks[at - 1].next);
+                    OJO__PEEK(ojo__link(links, stride, at - 1));
     if (__atomic_compare_exchange_n(list, &head, next, true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
       return at - 1;
   }
 }
-/* Pushes onto a free list, or (tagless by construction: only emptied whole) the full list. Release: what
- * was done to the chunk before is visible to who pops it. */
-static void ojo__push(struct ojo__core *core, uint64_t *list, uint32_t index) {
+/* Pushes onto a list; the full list, which is only emptied whole, needs no tag and has none. Release: what
+ * was done to the element before is visible to who pops it. */
+static void ojo__push(uint64_t *list, uint32_t *links, size_t stride, uint32_t index) {
   uint64_t head = OJO__PEEK(list);
-  do OJO__SET(&core->chunks[index].next, (uint32_t)(head & OJO__LIST_INDEX));
+  do OJO__SET(ojo__link(links, stride, index), (uint32_t)(head & OJO__LIST_INDEX));
   while (!__atomic_compare_exchange_n(list, &head, (head & ~(uint64_t)OJO__LIST_INDEX) | (index + 1), true,
                                       __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
@@ -1402,18 +1409,18 @@ static uint32_t ojo__take_fresh(struct ojo__core *core, uint64_t *fresh, uint64_
  * or the tmpfs is. */
 static uint32_t ojo__take_chunk(struct ojo__core *core, int level) {
   struct ojo__pool *pool = core->pool;
-  uint32_t shared = core->chunk_count - core->nested_count, index = ojo__pop(core, &pool->line_free[0]);
+  uint32_t shared = core->chunk_count - core->nested_count, index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
   if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
     index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
-  if (index == OJO__NONE && (index = ojo__pop(core, &pool->line_free[2])) != OJO__NONE) {
+  if (index == OJO__NONE && (index = ojo__pop(&pool->line_free[2], OJO__CHUNK_LINKS(core))) != OJO__NONE) {
     if (!ojo__populate_chunk(core, index)) {
-      ojo__push(core, &pool->line_free[2], index);
+      ojo__push(&pool->line_free[2], OJO__CHUNK_LINKS(core), index);
       index = OJO__NONE;
     } else {
       __atomic_fetch_sub(&pool->line_free[3], 1, __ATOMIC_RELAXED);
     }
   }
-  if (index == OJO__NONE && level > 0) index = ojo__pop(core, &pool->line_free[1]);
+  if (index == OJO__NONE && level > 0) index = ojo__pop(&pool->line_free[1], OJO__CHUNK_LINKS(core));
   if (index == OJO__NONE && level > 0)
     index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
   return index;
@@ -1439,7 +1446,7 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, in
   OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
   OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
   uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], bytes, __ATOMIC_SEQ_CST);
-  ojo__push(core, &pool->line_full[0], (uint32_t)(chunk - core->chunks));
+  ojo__push(&pool->line_full[0], OJO__CHUNK_LINKS(core), (uint32_t)(chunk - core->chunks));
   uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
   /* At a quarter of the pool the flusher may have little but partly filled chunks to free. */
   if ((queued >= core->desc.flush_bytes || in_use >= core->chunk_count / 4) &&
@@ -1536,17 +1543,13 @@ static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
   uint64_t fresh = OJO__LOAD(&pool->threads_fresh);
   if (ojo__local.evicted)
     for (uint64_t i = 0; i < fresh; i++)
-      if (core->threads[i].serial == ojo__local.serial && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE) {
+      if (core->threads[i].serial == ojo__local.serial &&
+          OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE) {
         OJO__STORE(&core->threads[i].evicted, 0);
         return &core->threads[i];
       }
-  uint64_t head = OJO__LOAD(&pool->threads_free); /* as ojo__pop */
-  while (!thread && (head & OJO__LIST_INDEX)) {
-    struct ojo__thread *first = &core->threads[(head & OJO__LIST_INDEX) - 1];
-    uint64_t next = ((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1) | OJO__PEEK(&first->next);
-    if (__atomic_compare_exchange_n(&pool->threads_free, &head, next, true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
-      thread = first;
-  }
+  uint32_t freed = ojo__pop(&pool->threads_free, OJO__THREAD_LINKS(core));
+  if (freed != OJO__NONE) thread = &core->threads[freed];
   while (!thread && fresh < OJO__THREADS_MAX && ojo__populate(core, &core->threads[fresh], sizeof *thread))
     if (__atomic_compare_exchange_n(&pool->threads_fresh, &fresh, fresh + 1, true, __ATOMIC_ACQ_REL,
                                     __ATOMIC_RELAXED))
@@ -1867,7 +1870,8 @@ static bool ojo__batch_begin(struct ojo__core *core) {
     snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
              (unsigned long long)core->sequence++);
     b->fd = ojo__keep_fd(openat(core->staging_fd, pool->staging_name,
-                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)core->desc.file_mode));
+                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                (mode_t)core->desc.file_mode));
     if (b->fd >= 0) break;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
     if ((errno != ENOENT && core->staging_fd >= 0) || reopened++ || ojo__open_dirs(core) != OJO_OK)
@@ -2101,10 +2105,13 @@ static void ojo__delete_oldest(struct ojo__core *core, uint64_t bytes) {
     struct ojo__published *p = &core->published[drop];
     core->published_bytes -= p->bytes;
     if (unlinkat(core->output_fd, p->name, 0) != 0) {
-      if (errno != ENOENT) ojo__log_kind(core, 1, "can't delete a file of %s/output for disk_bytes_max: %s", core->dir, strerror(errno));
+      if (errno != ENOENT)
+        ojo__log_kind(core, 1, "can't delete a file of %s/output for disk_bytes_max: %s", core->dir,
+                      strerror(errno));
       continue;
     }
-    if (!core->pool->gone.events || p->first_ts < core->pool->gone.first_ts) core->pool->gone.first_ts = p->first_ts;
+    if (!core->pool->gone.events || p->first_ts < core->pool->gone.first_ts)
+      core->pool->gone.first_ts = p->first_ts;
     if (p->last_ts > core->pool->gone.last_ts) core->pool->gone.last_ts = p->last_ts;
     core->pool->gone.lost += p->lost;
     core->pool->gone.events += p->events + p->deleted;
@@ -2123,7 +2130,8 @@ static void ojo__harvest_nobody(struct ojo__core *core) {
     ojo__delete_oldest(core, core->batch.offset + core->buffer_used + 16 * OJO_SLOT_BYTES);
   ojo__level_enter(core, level);
   uint64_t orphans = OJO__LOAD(&level->lost) - level->lost_harvested; /* pairs with ojo__lose_shared */
-  uint64_t events = pool->gone.events - pool->gone.events_harvested, lost = pool->gone.lost - pool->gone.lost_harvested;
+  uint64_t events = pool->gone.events - pool->gone.events_harvested;
+  uint64_t lost = pool->gone.lost - pool->gone.lost_harvested;
   if (!events && !lost && !orphans) return;
   ojo__run_begin(core, &run, NULL, 0);
   if (events) ojo__run_lost(core, &run, 0, events, pool->gone.first_ts, pool->gone.last_ts, OJO_DROP_DISK_LIMIT);
@@ -2150,10 +2158,11 @@ static void ojo__free_taken(struct ojo__core *core) {
     __atomic_fetch_sub(&pool->line_lease[2], bytes, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&pool->line_lease[1], 1, __ATOMIC_RELAXED);
     OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)3); /* FREE */
-    ojo__push(core, &pool->line_free[index >= shared], index);
+    ojo__push(&pool->line_free[index >= shared], OJO__CHUNK_LINKS(core), index);
   }
   if (core->queue_head == OJO__NONE) core->queue_tail = OJO__NONE;
-  __atomic_fetch_add(&core->freed, 1, __ATOMIC_SEQ_CST); /* before waiters is read: ojo__block does it the other way round */
+  /* Before waiters is read: ojo__block does it the other way round. */
+  __atomic_fetch_add(&core->freed, 1, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&core->waiters, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->freed);
 }
 
@@ -2254,7 +2263,8 @@ static bool ojo__batch_end(struct ojo__core *core) {
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
   ojo__remember(core, bytes);
-  core->batch_target = core->batch_target < core->desc.flush_bytes / 2 ? core->batch_target * 2 : core->desc.flush_bytes;
+  core->batch_target *= 2;
+  if (core->batch_target > core->desc.flush_bytes || !core->batch_target) core->batch_target = core->desc.flush_bytes;
   if (core->logged) ojo__log(core, "writing to %s again", core->dir);
   core->logged = false;
   b->number = 0;
@@ -2344,11 +2354,7 @@ static void ojo__retire_threads(struct ojo__core *core) {
     }
     OJO__STORE(&thread->state, OJO__THREAD_FREE);
     pthread_mutex_unlock(&core->retire_lock);
-    uint64_t head = OJO__PEEK(&pool->threads_free);
-    do OJO__SET(&thread->next, (uint32_t)(head & OJO__LIST_INDEX));
-    while (!__atomic_compare_exchange_n(&pool->threads_free, &head,
-                                        (head & ~(uint64_t)OJO__LIST_INDEX) | (i + 1), true,
-                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)i);
   }
   OJO__STORE(&pool->nobody.lost_taken, pool->nobody.lost_harvested);
 }
@@ -2377,11 +2383,11 @@ static void ojo__trim(struct ojo__core *core, uint64_t now) {
   uint64_t held = OJO__LOAD(&pool->line_fresh[0]) - OJO__PEEK(&pool->line_free[3]);
   uint64_t keep = core->peak + core->desc.reserve_bytes / OJO__CHUNK_BYTES;
   for (int piece = 0; held > keep && piece < 512; held--, piece++) {
-    uint32_t index = ojo__pop(core, &pool->line_free[0]);
+    uint32_t index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
     if (index == OJO__NONE) break;
     void *data = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
     bool gone = madvise(data, OJO__CHUNK_BYTES, core->crash_safe ? MADV_REMOVE : MADV_DONTNEED) == 0;
-    ojo__push(core, &pool->line_free[gone ? 2 : 0], index);
+    ojo__push(&pool->line_free[gone ? 2 : 0], OJO__CHUNK_LINKS(core), index);
     if (!gone) break;
     __atomic_fetch_add(&pool->line_free[3], 1, __ATOMIC_RELAXED);
   }
@@ -2472,7 +2478,8 @@ static void *ojo__flusher(void *argument) {
     if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
       /* The bytes queued are read after sleeping is set; a recorder does it the other way round. */
-      if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes || !OJO__LOAD(&pool->line_full[0]))
+      if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes ||
+          !OJO__LOAD(&pool->line_full[0]))
         ojo__futex_wait(&core->wake, seen, interval);
       __atomic_store_n(&core->sleeping, 0, __ATOMIC_SEQ_CST);
     }
@@ -3191,7 +3198,8 @@ static void ojo__close_all(void) {
   for (;;) {
     pthread_mutex_lock(&ojo__lock);
     struct ojo__core *core = ojo__cores;
-    while (core && (core->closed || core->pid != pid || OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)))
+    while (core && (core->closed || core->pid != pid ||
+                    OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid))) /* exit in a logger */
       core = core->next;
     pthread_mutex_unlock(&ojo__lock);
     if (!core) return;
@@ -3416,7 +3424,7 @@ OJO_API ojo_tracer *ojo_adopt(ojo_tracer *t) {
   static uint32_t logged;
   if (!t || t->abi == OJO_ABI) return t;
   if (t->abi && !__atomic_exchange_n(&logged, 1, __ATOMIC_RELAXED)) /* 0: closed, or in a fork child */
-    fprintf(stderr, "ojo: a library's ojo.h is another version than that of its caller's tracer: tracing is off there\n");
+    fprintf(stderr, "ojo: a library's ojo.h is another version than its caller's: tracing is off there\n");
   return NULL;
 }
 

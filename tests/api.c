@@ -37,16 +37,7 @@ static ojo_tracer *open_desc(const ojo_desc *d) {
   return t;
 }
 
-static unsigned count_files(const char *sub) {
-  char path[512];
-  unsigned n = 0;
-  struct dirent *entry;
-  snprintf(path, sizeof path, "%s/%s", dir, sub);
-  DIR *d = opendir(path);
-  while (d && (entry = readdir(d)) != NULL) n += entry->d_name[0] != '.';
-  if (d) closedir(d);
-  return n;
-}
+static unsigned count_files(const char *sub) { return check_count(dir, sub); }
 
 /* The events of the trace, RUN and THREAD left out. What they point to stays loaded (and reachable). */
 static check_event *events, *loaded[64];

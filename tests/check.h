@@ -82,6 +82,18 @@ static inline void check_remove(const char *path) {
   remove(path);
 }
 
+/* How many entries DIR/SUB has, hidden ones left out. */
+static inline unsigned check_count(const char *dir, const char *sub) {
+  char path[4096];
+  unsigned count = 0;
+  struct dirent *entry;
+  snprintf(path, sizeof path, "%s/%s", dir, sub);
+  DIR *directory = opendir(path);
+  while (directory && (entry = readdir(directory)) != NULL) count += entry->d_name[0] != '.';
+  if (directory) closedir(directory);
+  return count;
+}
+
 /* A whole file, with a NUL after it. NULL if it can't be read. */
 static char *check_load(const char *path, size_t *bytes) {
   FILE *file = fopen(path, "rb");

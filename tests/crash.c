@@ -87,17 +87,6 @@ static void verify(struct tally *s, int run) {
   check(s->dropped == 0, "run %d: %llu dropped", run, (unsigned long long)s->dropped);
 }
 
-static unsigned files_in(const char *sub) {
-  char path[512];
-  unsigned n = 0;
-  struct dirent *entry;
-  snprintf(path, sizeof path, "%s/%s", dir, sub);
-  DIR *d = opendir(path);
-  while (d && (entry = readdir(d)) != NULL) n += entry->d_name[0] != '.';
-  if (d) closedir(d);
-  return n;
-}
-
 int main(void) {
   const char *runs_text = getenv("OJO_CRASH_RUNS"), *seed_text = getenv("OJO_CRASH_SEED");
   int runs = runs_text ? atoi(runs_text) : 50;
@@ -136,7 +125,7 @@ int main(void) {
     } else {
       check(ojo_recover(dir) == OJO_OK, "run %d: ojo_recover", run);
     }
-    check(files_in("staging") == 0, "run %d: staging/ is empty", run);
+    check(check_count(dir, "staging") == 0, "run %d: staging/ is empty", run);
     tally_dir(s, dir, true);
     verify(s, run);
     total += s->total;
