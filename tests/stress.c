@@ -142,13 +142,16 @@ static void handle(int number, void (*handler)(int)) {
 
 /* Records while a 10 kHz timer of the thread's own interrupts it. */
 static void *timed_thread(void *argument) {
-  struct sigevent event;
+  struct { /* the kernel's struct sigevent, whose last field libc's do not name alike */
+    void *value;
+    int number, notify, tid, rest[11];
+  } event;
   struct itimerspec every = {{0, 100000}, {0, 100000}};
   timer_t timer;
   memset(&event, 0, sizeof event);
-  event.sigev_notify = 4; /* SIGEV_THREAD_ID: this thread, and no other */
-  event.sigev_signo = SIGUSR1;
-  event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+  event.notify = 4; /* SIGEV_THREAD_ID: this thread, and no other */
+  event.number = SIGUSR1;
+  event.tid = (int)syscall(SYS_gettid);
   if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0) abort();
   syscall(SYS_timer_settime, timer, 0, &every, NULL);
   record_thread(argument);
