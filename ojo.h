@@ -407,7 +407,7 @@ typedef struct ojo_desc { /* zero is the default */
 typedef struct ojo_stats { /* counts since ojo_open. Exact once the recorders have stopped */
   uint64_t recorded;     /* events accepted; filtered and sampled-out ones are in no count */
   uint64_t dropped;      /* events refused: pool full, block timeout, nesting, too many threads, too long */
-  uint64_t overwritten;  /* by newer ones, in a flight recorder */
+  uint64_t overwritten;  /* reserved: 0 */
   uint64_t written;      /* of recorded: in files of output/ */
   uint64_t batches;      /* files published */
   uint64_t bytes;        /* of these files */
@@ -469,7 +469,7 @@ extern "C" {
 OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc);
 /* Writes what is pending, stops the flusher, removes the pool. The recorders of t must have stopped, or
  * their last events may be lost. OJO_ERR_IO: events could not be written within 10 s (logged, with their
- * number). In a fork child it does nothing. */
+ * number; a pool on tmpfs then stays for ojo_recover). In a fork child it does nothing. */
 OJO_API ojo_result ojo_close(ojo_tracer *t);
 /* Returns once all that was recorded before the call, by any thread, is in DIR/output/; OJO_ERR_TIMEOUT
  * after 10 s, OJO_ERR_IO with no_thread when the write failed, OJO_ERR_MODE from within the logger. */
@@ -615,7 +615,9 @@ OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
 /* A stamp for the `_at` calls, for all events of one packet: CLOCK_MONOTONIC ns, or a tick with bit 63
  * set, which only `_at` of a tracer understands. 0 if t is NULL. Signal-safe. */
 OJO__INLINE uint64_t ojo_now(const ojo_tracer *t) {
-  return t && __atomic_load_n(&t->mask, __ATOMIC_RELAXED) ? ojo__raw_now(t) ^ OJO__NS_BIT : 0;
+  /* With nothing but Meta on no `_at` call wants the time. (ojo_flow_open reads the clock itself) */
+  return t && (__atomic_load_n(&t->mask, __ATOMIC_RELAXED) & ~(uint32_t)OJO_CATEGORY_META)
+             ? ojo__raw_now(t) ^ OJO__NS_BIT : 0;
 }
 
 #else /* OJO_DISABLE: nothing is wanted; the calls below compile to nothing, type-checked */
@@ -1077,6 +1079,7 @@ struct ojo__core {
   int pool_fd, lock_fd, staging_fd, output_fd;
   char pool_path[128], link_name[64];
   bool crash_safe, closing, recovering;
+  bool kept; /* closed with events that could not be written: the pool stays, as after a crash */
   pid_t pid;
   pthread_t thread;
   pthread_mutex_t pass_lock, retire_lock;
@@ -1283,7 +1286,9 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
 /* Finds the segment between two anchors that holds a tick, for ojo__to_ts. */
 static void ojo__segment(struct ojo__core *core, uint64_t tick) {
   const struct ojo__anchor *a = core->anchors;
-  uint64_t low = 0, high = core->pool->anchor_count - 1;
+  uint64_t low = 0, high = core->pool->anchor_count;
+  if (!high) return; /* not a tick of ours: a stamp of another clock. segment_ticks, mult are 0 */
+  high--;
   while (high - low > 1) {
     uint64_t middle = (low + high) / 2;
     if (a[middle].tick <= tick) low = middle;
@@ -1874,6 +1879,7 @@ static bool ojo__batch_begin(struct ojo__core *core) {
                                 (mode_t)core->desc.file_mode));
     if (b->fd >= 0) break;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
+    core->sequence--; /* a recoverer goes on from open_batch */
     if ((errno != ENOENT && core->staging_fd >= 0) || reopened++ || ojo__open_dirs(core) != OJO_OK)
       return ojo__batch_failed(core, "create a file in staging/");
   }
@@ -2044,7 +2050,7 @@ static void ojo__level_enter(struct ojo__core *core, struct ojo__level *level) {
     core->pool->gone.events_published = core->pool->gone.events_harvested;
     core->pool->gone.lost_published = core->pool->gone.lost_harvested;
   }
-  level->batch = core->batch.number;
+  OJO__STORE(&level->batch, core->batch.number); /* last: as in ojo__harvest */
 }
 
 static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *level) {
@@ -2110,9 +2116,10 @@ static void ojo__delete_oldest(struct ojo__core *core, uint64_t bytes) {
                       strerror(errno));
       continue;
     }
-    if (!core->pool->gone.events || p->first_ts < core->pool->gone.first_ts)
-      core->pool->gone.first_ts = p->first_ts;
-    if (p->last_ts > core->pool->gone.last_ts) core->pool->gone.last_ts = p->last_ts;
+    bool told = core->pool->gone.events == core->pool->gone.events_harvested &&
+                core->pool->gone.lost == core->pool->gone.lost_harvested; /* all before: a new range */
+    if (told || p->first_ts < core->pool->gone.first_ts) core->pool->gone.first_ts = p->first_ts;
+    if (told || p->last_ts > core->pool->gone.last_ts) core->pool->gone.last_ts = p->last_ts;
     core->pool->gone.lost += p->lost;
     core->pool->gone.events += p->events + p->deleted;
     OJO__SET(&core->deleted, core->deleted + p->events);
@@ -2327,7 +2334,8 @@ static bool ojo__losses_pending(struct ojo__core *core) {
     for (int k = 0; OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++)
       if (OJO__LOAD(&core->threads[i].level[k].lost) > core->threads[i].level[k].lost_harvested) return true;
   return OJO__LOAD(&core->pool->nobody.lost) > core->pool->nobody.lost_harvested ||
-         core->pool->gone.events > core->pool->gone.events_harvested;
+         core->pool->gone.events > core->pool->gone.events_harvested ||
+         core->pool->gone.lost > core->pool->gone.lost_harvested;
 }
 
 /* Entries of threads that are gone and wholly written may be used again. */
@@ -2412,16 +2420,31 @@ static void ojo__file_signal(bool hold, sigset_t *before) {
   pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* One pass: all that was committed before it began is in output/ when it returns true. */
-static bool ojo__pass_locked(struct ojo__core *core) {
-  bool ok = true;
+/* One pass: with `all`, everything committed before it began is in output/ when it returns true. */
+/* Ends a batch that has reached its size. *enough: so little is left that it may wait for the next pass. */
+static bool ojo__batch_full(struct ojo__core *core, bool all, uint64_t left, bool *enough) {
+  if (!core->batch.number || core->batch.error || core->batch.offset + core->buffer_used < core->batch_target)
+    return true;
+  if (!ojo__batch_end(core)) return false;
+  *enough = !all && left < core->batch_target / 4;
+  return true;
+}
+
+/* `all`: also what would make a small batch behind a full one. */
+static bool ojo__pass_locked(struct ojo__core *core, bool all) {
+  bool ok = true, enough = false;
   ojo__populate_ahead(core);
   ojo__gather(core);
   bool any = core->queue_next != OJO__NONE || core->noted_count || ojo__losses_pending(core);
   ojo__anchor_take(core, any); /* after the limits were noted */
+  uint64_t left = core->noted_count * (uint64_t)OJO__CHUNK_BYTES;
+  for (uint32_t i = core->queue_next; i != OJO__NONE; i = core->chunks[i].next - 1) left += OJO__CHUNK_BYTES;
   while (ok && core->queue_next != OJO__NONE) {
     struct ojo__chunk *chunk = &core->chunks[core->queue_next];
     uint64_t end = OJO__LOAD(&chunk->committed);
+    ok = ojo__batch_full(core, all, left, &enough);
+    if (!ok || enough) break;
+    left -= OJO__CHUNK_BYTES;
     if (end != chunk->harvested) { /* else all of it went out while it was leased */
       ok = ojo__batch_room(core);
       if (!ok) break;
@@ -2429,14 +2452,15 @@ static bool ojo__pass_locked(struct ojo__core *core) {
     }
     core->queue_next = chunk->next ? chunk->next - 1 : OJO__NONE;
   }
-  for (uint32_t i = 0; ok && i < core->noted_count; i++) {
+  if (ok && !enough) ok = ojo__batch_full(core, all, left, &enough);
+  for (uint32_t i = 0; ok && !enough && i < core->noted_count; i++) {
     struct ojo__noted *n = &core->noted[i];
     if (OJO__LOAD(&core->chunks[n->index].lease) != n->lease) continue; /* taken above, as full */
     ok = ojo__batch_room(core);
     if (ok) ojo__harvest(core, &core->chunks[n->index], n->committed);
   }
   uint64_t threads = OJO__LOAD(&core->pool->threads_fresh);
-  for (uint64_t i = 0; any && ok && i < threads; i++)
+  for (uint64_t i = 0; any && ok && !enough && i < threads; i++)
     for (int k = 0; ok && k <= OJO__LEVELS; k++) {
       struct ojo__thread *thread = &core->threads[i];
       if (OJO__LOAD(&thread->state) == OJO__THREAD_FREE) break;
@@ -2444,21 +2468,21 @@ static bool ojo__pass_locked(struct ojo__core *core) {
       ok = ojo__batch_room(core);
       if (ok) ojo__harvest_losses(core, thread, k);
     }
-  if (ok && !core->batch.number && ojo__losses_pending(core)) ok = ojo__batch_room(core); /* thread 0's */
+  if (ok && !enough && !core->batch.number && ojo__losses_pending(core)) ok = ojo__batch_room(core); /* thread 0's */
   if (ok && core->batch.number) ok = ojo__batch_end(core);
   else if (ok) ojo__free_taken(core);
   if (ok && any) ojo__retire_threads(core);
   return ok;
 }
 
-static bool ojo__pass(struct ojo__core *core) {
+static bool ojo__pass(struct ojo__core *core, bool all) {
   uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
   sigset_t before;
   pthread_mutex_lock(&core->pass_lock);
   OJO__SET(&core->pass_tid, (uint32_t)syscall(SYS_gettid));
   ojo__file_signal(true, &before);
   ojo__trim(core, start);
-  bool ok = ojo__pass_locked(core);
+  bool ok = ojo__pass_locked(core, all);
   ojo__file_signal(false, &before);
   OJO__SET(&core->pass_tid, 0);
   pthread_mutex_unlock(&core->pass_lock);
@@ -2471,22 +2495,28 @@ static void *ojo__flusher(void *argument) {
   struct ojo__core *core = (struct ojo__core *)argument;
   struct ojo__pool *pool = core->pool;
   uint64_t interval = (uint64_t)core->desc.flush_interval_ms * 1000000u, wait = 0, end = 0;
+  uint64_t due = ojo__clock_ns(CLOCK_MONOTONIC) + interval; /* when all must go out, full batch or not */
+  bool failed = false;
   prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
   for (;;) {
     /* wake is read before stop and requested, which are stored before wake is raised: nothing is missed */
     uint32_t seen = __atomic_load_n(&core->wake, __ATOMIC_SEQ_CST);
     if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
+      uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
       /* The bytes queued are read after sleeping is set; a recorder does it the other way round. */
       if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes ||
           !OJO__LOAD(&pool->line_full[0]))
-        ojo__futex_wait(&core->wake, seen, interval);
+        ojo__futex_wait(&core->wake, seen, now < due ? due - now : 0);
       __atomic_store_n(&core->sleeping, 0, __ATOMIC_SEQ_CST);
     }
     bool stop = OJO__LOAD(&core->stop);
     uint32_t asked = OJO__LOAD(&core->requested);
-    if (ojo__pass(core)) {
+    uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
+    bool all = stop || asked != OJO__LOAD(&core->done) || begun >= due;
+    if (ojo__pass(core, all)) {
       wait = 0;
+      if (all) due = begun + interval;
       OJO__STORE(&core->done, asked);
       ojo__futex_wake(&core->done);
       if (stop) break;
@@ -2494,11 +2524,12 @@ static void *ojo__flusher(void *argument) {
     }
     uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
     if (stop && !end) end = now + (uint64_t)OJO__WAIT_MS * 1000000u;
-    if (stop && now > end) break;
+    failed = stop && now > end;
+    if (failed) break;
     wait = wait ? (wait < 500000000u ? wait * 2 : 1000000000u) : 20000000u; /* try again after 20 ms .. 1 s */
     ojo__futex_wait(&core->stop, stop, wait);
   }
-  OJO__STORE(&core->ended, 1); /* ojo_flush calls that came meanwhile wait no longer */
+  OJO__STORE(&core->ended, failed ? 2u : 1u); /* ojo_flush calls that came meanwhile wait no longer */
   ojo__futex_wake(&core->done);
   return NULL;
 }
@@ -2640,11 +2671,21 @@ static bool ojo__batch_done(struct ojo__core *dead, uint64_t number) {
   return st.st_nlink > 1;
 }
 
+#ifndef SEEK_HOLE
+#define SEEK_HOLE 4
+#endif
+/* Are these bytes of the pool there? Reading a hole takes a page of the tmpfs, and SIGBUS if it is full. */
+static bool ojo__present(struct ojo__core *dead, const void *from, uint64_t bytes) {
+  off_t at = (off_t)((const unsigned char *)from - (const unsigned char *)dead->pool);
+  return bytes == 0 || lseek(dead->lock_fd, at, SEEK_HOLE) >= at + (off_t)bytes;
+}
+
 /* How far a chunk's events are sound: all that was committed, unless somebody else wrote to the pool. */
 static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk) {
   const unsigned char *base = dead->data + (uint64_t)(chunk - dead->chunks) * OJO__CHUNK_BYTES;
   uint64_t at = chunk->harvested, end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
   if (end > OJO__CHUNK_LIMIT || at > end || end % OJO_SLOT_BYTES || at % OJO_SLOT_BYTES) return 0;
+  if (!ojo__present(dead, base, end)) return 0;
   while (at < end) {
     uint32_t type;
     memcpy(&type, base + at + offsetof(ojo_event, type), sizeof type);
@@ -2678,6 +2719,10 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     }
   for (uint32_t i = 0; i < dead->chunk_count; i++) {
     struct ojo__chunk *chunk = &dead->chunks[i];
+    if (i % 64 == 0 && !ojo__present(dead, chunk, sizeof *chunk)) { /* a page of headers never used */
+      i += 63;
+      continue;
+    }
     uint64_t state = OJO__LOAD(&chunk->lease) & 3; /* pairs with ojo__change's release */
     if (state != OJO__LEASED && state != OJO__FULL) continue;
     if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
@@ -2689,8 +2734,10 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     found[count++].ordinal = chunk->ordinal;
   }
   qsort(found, count, sizeof *found, ojo__by_ordinal);
-  if (done && pool->open_batch) pool->batches = pool->last_number + 1;
-  else pool->last_number = pool->batches - 1;
+  if (done && pool->open_batch) { /* noted, since the name of our own file will take the place of the one that tells */
+    pool->batches = pool->last_number + 1;
+    OJO__STORE(&pool->batch_published, pool->open_batch);
+  } else pool->last_number = pool->batches - 1;
   /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
   pool->staging_name[sizeof pool->staging_name - 1] = 0;
   if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
@@ -2705,6 +2752,13 @@ static bool ojo__recover_write(struct ojo__core *dead) {
   dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
   bool ok = found && dead->buffer;
   uint32_t count = ok ? ojo__recover_list(dead, found) : 0;
+  dead->noted = (struct ojo__noted *)malloc((count + 1) * sizeof *dead->noted); /* for ojo__roll_back */
+  ok = ok && dead->noted;
+  for (uint32_t i = 0; ok && i < count; i++) {
+    dead->noted[i].index = found[i].index;
+    dead->noted[i].lease = dead->chunks[found[i].index].lease;
+    dead->noted_count = i + 1;
+  }
   if (ok && (count || ojo__losses_pending(dead))) {
     ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
     ok = ojo__batch_room(dead);
@@ -2718,6 +2772,7 @@ static bool ojo__recover_write(struct ojo__core *dead) {
     ok = ok && ojo__batch_end(dead);
   }
   free(found);
+  free(dead->noted);
   free(dead->buffer);
   return ok;
 }
@@ -2790,6 +2845,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     dead->recovering = true;
     dead->sequence = pool->open_batch; /* names go on where the dead one's ended */
     dead->pool = pool;
+    dead->lock_fd = lock;
     dead->chunk_count = pool->chunk_count;
     dead->anchors = (struct ojo__anchor *)(void *)((char *)map + pool->anchors_at);
     dead->threads = (struct ojo__thread *)(void *)((char *)map + pool->threads_at);
@@ -2800,6 +2856,8 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     sigset_t before;
     ojo__file_signal(true, &before);
     if (!ojo__recover_write(dead)) result = OJO_ERR_IO;
+    opener->staging_fd = dead->staging_fd; /* ojo__open_dirs may have changed them */
+    opener->output_fd = dead->output_fd;
     ojo__file_signal(false, &before);
     if (result != OJO_OK) ojo__log(opener, "%s: the events of %s wait there", opener->dir, path);
     else
@@ -2837,9 +2895,12 @@ static void ojo__remove_unborn(void) {
     if (strncmp(entry->d_name, "ojo_", 4) != 0 || strlen(entry->d_name) != 69) continue;
     int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) continue;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_ctime + 2 < now.tv_sec &&
-        flock(fd, LOCK_EX | LOCK_NB) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)))
-      unlinkat(dirfd(dir), entry->d_name, 0);
+    /* Looked at before it is locked, lest a recoverer take our lock for its owner's, and again behind it */
+    bool unborn = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_ctime + 2 < now.tv_sec;
+    for (int i = 0; unborn && i < 2; i++)
+      unborn = fstat(fd, &st) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)) &&
+               (i == 1 || flock(fd, LOCK_EX | LOCK_NB) == 0);
+    if (unborn) unlinkat(dirfd(dir), entry->d_name, 0);
     close(fd);
   }
   if (dir) closedir(dir);
@@ -2877,8 +2938,13 @@ OJO_API ojo_result ojo_recover(const char *path) {
   opener->desc.dir_mode = 0700;
   opener->staging_fd = opener->output_fd = -1;
   opener->dir = strdup(path);
-  if (opener->dir) result = ojo__open_dirs(opener);
-  if (result == OJO_OK) result = ojo__recover_all(opener);
+  char staging[PATH_MAX];
+  if (snprintf(staging, sizeof staging, "%s/staging", path) >= (int)sizeof staging || access(staging, F_OK) != 0)
+    result = OJO_OK; /* no tracer ever was here: nothing is made */
+  else if (opener->dir)
+    result = ojo__open_dirs(opener);
+  else result = OJO_ERR_MEMORY;
+  if (opener->staging_fd >= 0) result = ojo__recover_all(opener);
   if (opener->staging_fd >= 0) close(opener->staging_fd);
   if (opener->output_fd >= 0) close(opener->output_fd);
   free(opener->dir);
@@ -2951,7 +3017,7 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
 /* Takes the pool's names away: the mark first, so that a crash in between leaves what ojo__remove_unborn
  * removes, then the link, then the pool. */
 static void ojo__pool_file_drop(struct ojo__core *core) {
-  if (core->pool_fd >= 0) {
+  if (core->pool_fd >= 0 && !core->kept) {
     if (core->pool) core->pool->magic[0] = 0;
     unlinkat(core->staging_fd, core->link_name, 0);
     unlink(core->pool_path);
@@ -3198,7 +3264,7 @@ static void ojo__close_all(void) {
   for (;;) {
     pthread_mutex_lock(&ojo__lock);
     struct ojo__core *core = ojo__cores;
-    while (core && (core->closed || core->pid != pid ||
+    while (core && (core->closed || core->pid != pid || core->t->abi != OJO_ABI ||
                     OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid))) /* exit in a logger */
       core = core->next;
     pthread_mutex_unlock(&ojo__lock);
@@ -3216,7 +3282,8 @@ static void ojo__fork_child(void) {
     memset(core->t, 0, sizeof *core->t);
     if (core->closed) continue;
     int *const fds[] = {&core->lock_fd, &core->pool_fd, &core->staging_fd, &core->output_fd, &core->batch.fd};
-    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) ojo__close_fd(fds[i]);
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+      if (*fds[i] > 2) ojo__close_fd(fds[i]); /* 0: ojo__batch_begin was at its memset */
     if (core->pool)
       mmap((void *)core->pool, core->map_bytes, PROT_READ | PROT_WRITE,
            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -3339,8 +3406,11 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   pthread_mutex_init(&core->retire_lock, NULL);
   ojo_result result = ojo__check_desc(core, desc);
   if (result == OJO_OK) {
+    sigset_t before;
     ojo__fill_desc(core, desc);
+    ojo__file_signal(true, &before); /* the pool's file may be beyond RLIMIT_FSIZE */
     result = ojo__start(core, desc);
+    ojo__file_signal(false, &before);
   }
   ojo_tracer *t = core->t;
   if (result == OJO_OK) {
@@ -3482,14 +3552,15 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t) {
   if (!t || t->abi != OJO_ABI) return OJO_OK;
   struct ojo__core *core = t->core;
   if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
-  if (core->desc.no_thread) return ojo__pass(core) ? OJO_OK : OJO_ERR_IO;
+  if (core->desc.no_thread) return ojo__pass(core, true) ? OJO_OK : OJO_ERR_IO;
   uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u, now;
   uint32_t mine = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
   ojo__wake_flusher(core);
   for (;;) {
     uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
     if ((int32_t)(done - mine) >= 0) return OJO_OK;
-    if (OJO__LOAD(&core->ended)) return OJO_OK; /* closed meanwhile, by a pass that came after the call */
+    uint32_t ended = OJO__LOAD(&core->ended); /* closed meanwhile, by a pass that came after the call */
+    if (ended) return ended == 1 ? OJO_OK : OJO_ERR_IO;
     if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) return OJO_ERR_TIMEOUT;
     ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
   }
@@ -3510,7 +3581,7 @@ static ojo_result ojo__close(ojo_tracer *t) {
   if (core->desc.no_thread) {
     uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u;
     struct timespec wait = {0, 50000000};
-    while (!ojo__pass(core) && ojo__clock_ns(CLOCK_MONOTONIC) < end) nanosleep(&wait, NULL);
+    while (!ojo__pass(core, true) && ojo__clock_ns(CLOCK_MONOTONIC) < end) nanosleep(&wait, NULL);
   } else {
     __atomic_store_n(&core->stop, 1, __ATOMIC_SEQ_CST);
     ojo__wake_flusher(core);
@@ -3518,8 +3589,11 @@ static ojo_result ojo__close(ojo_tracer *t) {
     pthread_join(core->thread, NULL);
   }
   ojo_stats s = ojo_query_stats(t);
-  if (s.written < s.recorded)
-    ojo__log(core, "%llu events could not be written to %s", (unsigned long long)(s.recorded - s.written), core->dir);
+  if (s.written < s.recorded) {
+    core->kept = core->crash_safe;
+    ojo__log(core, "%llu events could not be written to %s%s", (unsigned long long)(s.recorded - s.written),
+             core->dir, core->kept ? ": ojo_recover writes them later" : "");
+  }
   pthread_mutex_lock(&ojo__lock);
   t->generation = 0;
   t->abi = 0;

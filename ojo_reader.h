@@ -57,16 +57,18 @@
  *   - Times that go back in a run that is not marked UNSORTED are sorted, and reported.
  *   - Where a RUN's or a header's times lie, events come in their place in the merge, which may be late:
  *     reported.
+ *   - A schema that is damaged in one file is taken from the next one of the same trace.
  *   A file of a directory that vanishes before it is read is no error: tracers delete for disk_bytes_max.
  *   The same error, found again by rewind or another pass, counts once.
  *
  * MEMORY
  *   It does not grow with the number of events. Beside the mappings: about 400 bytes a file and a trace,
  *   and what these bounds allow, whatever the files say: 65,536 runs under way at one time (14 MiB) and
- *   524,288 indexed (8 MiB); 1,048,576 events in sorting windows (16 MiB), 65,536 of them in one run;
- *   131,072 threads (6 MiB); schemas 16 MiB; 1,000 errors; the flow table, if it is asked for: 524,288
- *   flows (40 MiB), 8 MiB of their texts. What is beyond a bound is reported as an error. A run of ours
- *   (64 KiB) is always sorted exactly; in a longer one an event may stand 32,768 events from its place.
+ *   524,288 indexed (8 MiB); 1,048,576 events in sorting windows (16 MiB), 65,536 of them in one run, and
+ *   16 in each run for which these leave no room (16 MiB); 131,072 threads (6 MiB); schemas with their types
+ *   16 MiB; 1,000 errors; the flow table, if it is asked for: 524,288 flows (40 MiB), 8 MiB of their texts.
+ *   What is beyond a bound is reported as an error. A run of ours (64 KiB) is always sorted exactly; in a
+ *   longer one an event may stand 32,768 events from its place.
  *   Usual: below 1 MiB. Pages of finished runs are given back to the system.
  *   A pipe's bytes go to an unlinked file in TMPDIR or /tmp first: at most 16 GiB.
  *
@@ -230,6 +232,8 @@ OJO_READER_API const ojo_reader_type_info *ojo_reader_type(ojo_reader *r, const 
  * decimal too). Returns how many there are; stores at most `max`. */
 OJO_READER_API size_t ojo_reader_types_by_name(ojo_reader *r, const char *name, uint64_t *types,
                                                size_t max);
+/* Whether there is a category of that name: a standard one, or one of the application's types so far. */
+OJO_READER_API bool ojo_reader_category_known(const ojo_reader *r, const char *name);
 OJO_READER_API uint32_t ojo_reader_trace_count(const ojo_reader *r);
 OJO_READER_API const ojo_reader_trace_info *ojo_reader_trace(const ojo_reader *r, uint32_t index);
 /* The flow table, made at the first call by one pass over all files (not by filters, except trace_id): every
@@ -242,10 +246,11 @@ OJO_READER_API uint64_t ojo_reader_flow_count(ojo_reader *r);
 OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow_at(ojo_reader *r, uint64_t index);
 /* A thread's name ("" if unknown) and OS id (0), once an event of it was read. Valid until the next call. */
 OJO_READER_API const char *ojo_reader_thread(ojo_reader *r, uint32_t trace, uint32_t thread, uint32_t *tid);
-/* Errors so far. Past 1,000 they are counted, not kept: index must be below both. */
+/* Errors so far. Past 1,000, or without memory, they are counted, not kept: then error_at gives NULL. */
 OJO_READER_API uint64_t ojo_reader_error_count(const ojo_reader *r);
 OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, uint64_t index);
-/* Bytes of all files, and of those read so far: for a progress bar. */
+/* Bytes of all files, and how many of these ojo_reader_next is through with: for a progress bar. It only
+ * grows, until rewind. Looks at each run under way: not for every event. */
 OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes);
 /* Pools of crashed processes in the directories' staging/: ojo_recover has events to save there. They are
  * neither read nor an error. */
@@ -341,6 +346,7 @@ struct ojo__r_map {
 
 struct ojo__r_schema { /* the application's own types, by value */
   uint64_t id;
+  bool failed; /* empty: damaged in the file that had it first, or too large */
   char *text; /* owns the strings */
   char *path; /* version 1: the JSON's; NULL: in the file itself */
   ojo_reader_type_info *types;
@@ -379,6 +385,7 @@ struct ojo__r_file {
   struct ojo__r_ref *runs; /* by time */
   size_t run_capacity;
   uint32_t run_count, run_at, cursors;
+  uint64_t bytes_read; /* of runs that are finished: they are in the reader's sum */
   uint64_t resume; /* where the index stopped for want of room; 0: it is complete */
 };
 
@@ -444,10 +451,12 @@ struct ojo__r_handler {
 struct ojo__r_directory {
   char *path;
   struct timespec changed; /* of the listed directory, when it was listed */
+  bool listed;
+  uint32_t listings;
 };
 struct ojo__r_seen {
   uint64_t name;
-  uint32_t epoch;
+  uint32_t directory, listing; /* the last one of that directory in which it was */
 };
 struct ojo__r_type_cache {
   uint64_t type;
@@ -528,6 +537,7 @@ struct ojo_reader {
   ojo_reader_error *errors;
   size_t error_capacity;
   uint64_t error_count;
+  size_t errors_kept; /* fewer than error_count: past the bound, or without memory */
   uint64_t *error_hash; /* of those reported: several passes over a file report its damage once */
   uint32_t error_hash_count;
 
@@ -555,7 +565,7 @@ struct ojo_reader {
   size_t directory_count;
   struct ojo__r_seen *seen;
   size_t seen_size;
-  uint32_t seen_count, epoch;
+  uint32_t seen_count;
   int wake; /* eventfd, or -1 */
   uint32_t poll_ms;
   void (*idle)(void *user);
@@ -635,15 +645,13 @@ static void ojo__r_error(ojo_reader *r, const char *path, uint64_t offset, ojo_r
       r->error_hash_count++;
     }
   }
-  uint64_t index = r->error_count++;
-  if (index >= OJO__R_ERRORS_MAX) return;
+  r->error_count++;
+  if (r->errors_kept == OJO__R_ERRORS_MAX) return;
   ojo_reader_error *errors = (ojo_reader_error *)ojo__r_grown(r, r->errors, &r->error_capacity,
-                                                              (size_t)index + 1, sizeof *r->errors);
-  if (!errors) {
-    r->error_count--;
-    return;
-  }
+                                                              r->errors_kept + 1, sizeof *r->errors);
+  if (!errors) return;
   r->errors = errors;
+  size_t index = r->errors_kept++;
   const char *copy = path[0] ? ojo__r_copy_text(r, path) : NULL;
   errors[index].path = copy ? copy : "";
   errors[index].offset = offset;
@@ -1011,12 +1019,13 @@ static bool ojo__r_schema_event(struct ojo__r_json *j, ojo_reader_type_info *inf
   } while (ojo__r_json_token(j, ','));
   return ojo__r_json_token(j, '}');
 }
-static int ojo__r_compare_types(const void *a, const void *b) {
-  uint64_t x = ((const ojo_reader_type_info *)a)->value, y = ((const ojo_reader_type_info *)b)->value;
-  return x < y ? -1 : x > y;
+static int ojo__r_compare_types(const void *a, const void *b) { /* of one value, the first described counts */
+  const ojo_reader_type_info *x = (const ojo_reader_type_info *)a, *y = (const ojo_reader_type_info *)b;
+  if (x->value != y->value) return x->value < y->value ? -1 : 1;
+  return x->name < y->name ? -1 : x->name > y->name; /* both are in the schema's text */
 }
-static bool ojo__r_schema_events(ojo_reader *r, struct ojo__r_json *j, struct ojo__r_schema *schema) {
-  size_t capacity = 0;
+static bool ojo__r_schema_events(ojo_reader *r, struct ojo__r_json *j, struct ojo__r_schema *schema,
+                                 size_t *capacity) {
   if (!ojo__r_json_token(j, '[')) return false;
   if (ojo__r_json_token(j, ']')) return true;
   do {
@@ -1024,14 +1033,15 @@ static bool ojo__r_schema_events(ojo_reader *r, struct ojo__r_json *j, struct oj
     bool has_value;
     if (!ojo__r_schema_event(j, &info, &has_value)) return false;
     if (!has_value || !info.name || !info.name[0]) continue;
-    void *types = ojo__r_grown(r, schema->types, &capacity, schema->count + 1, sizeof info);
+    void *types = ojo__r_grown(r, schema->types, capacity, schema->count + 1, sizeof info);
     if (!types) return false;
     schema->types = (ojo_reader_type_info *)types;
     schema->types[schema->count++] = info;
   } while (ojo__r_json_token(j, ','));
   return ojo__r_json_token(j, ']');
 }
-static bool ojo__r_schema_parse(ojo_reader *r, struct ojo__r_schema *schema, size_t bytes) {
+static bool ojo__r_schema_parse(ojo_reader *r, struct ojo__r_schema *schema, size_t bytes,
+                                size_t *capacity) {
   struct ojo__r_json j;
   char *key;
   j.at = schema->text;
@@ -1041,7 +1051,7 @@ static bool ojo__r_schema_parse(ojo_reader *r, struct ojo__r_schema *schema, siz
     do {
       if (!ojo__r_json_string(&j, &key) || !ojo__r_json_token(&j, ':')) return false;
       bool ok = strcmp(key, "events") == 0 && !schema->types
-                    ? ojo__r_schema_events(r, &j, schema)
+                    ? ojo__r_schema_events(r, &j, schema, capacity)
                     : (ojo__r_json_token(&j, ' '), ojo__r_json_skip(&j, 16));
       if (!ok) return false;
     } while (ojo__r_json_token(&j, ','));
@@ -1060,44 +1070,60 @@ static void ojo__r_schema_free(ojo_reader *r, struct ojo__r_schema *schema) {
   ojo__r_free(r, schema);
 }
 /* The schema of that id (version 2), or of that path, if it was read before. A failed one is kept as well,
- * empty, so that it is tried and reported once. */
+ * empty; for version 2 the next file of the trace then has another try with its own copy. */
 static struct ojo__r_schema *ojo__r_schema_find(ojo_reader *r, uint64_t id, const char *path) {
   for (struct ojo__r_schema *s = r->schemas; s; s = s->next)
     if (path ? s->path && strcmp(s->path, path) == 0 : !s->path && s->id == id) return s;
   return NULL;
 }
-/* Reads `bytes` at `offset` of fd, or of memory, as the schema `id`; path: version 1's own file. */
-static struct ojo__r_schema *ojo__r_schema_read(ojo_reader *r, uint64_t id, const char *path,
-                                                const char *file_path, int fd,
+/* `bytes` at `offset` of fd, or of memory, into an empty schema. NULL, or why it stays empty. */
+static const char *ojo__r_schema_fill(ojo_reader *r, struct ojo__r_schema *schema, int fd,
+                                      const unsigned char *memory, uint64_t offset, uint64_t bytes) {
+  static const char too_large[] =
+      "the schema is too large (4 MiB, 16 MiB for all): types are shown by number";
+  size_t capacity = 0;
+  if (bytes > OJO__R_SCHEMA_BYTES_MAX || r->schema_bytes + bytes > OJO__R_SCHEMAS_BYTES_MAX)
+    return too_large;
+  schema->text = (char *)ojo__r_alloc(r, (size_t)bytes + 1);
+  if (!schema->text) return "no memory for the schema: types are shown by number";
+  if (memory) memcpy(schema->text, memory + offset, (size_t)bytes);
+  else if (pread(fd, schema->text, (size_t)bytes, (off_t)offset) != (ssize_t)bytes)
+    return "the schema can't be read: types are shown by number";
+  if (!schema->path && ojo__fnv1a(schema->text, (size_t)bytes) != schema->id)
+    return "the schema's bytes do not match its id: types are shown by number";
+  if (!ojo__r_schema_parse(r, schema, (size_t)bytes, &capacity))
+    return "the schema is not the JSON that it should be: types are shown by number";
+  uint64_t total = r->schema_bytes + bytes + capacity * sizeof *schema->types;
+  if (total > OJO__R_SCHEMAS_BYTES_MAX) return too_large;
+  r->schema_bytes = total;
+  return NULL;
+}
+/* Reads the schema `id`, or, for version 1, that of the file `path`, into a new one, or a failed one. */
+static struct ojo__r_schema *ojo__r_schema_read(ojo_reader *r, struct ojo__r_schema *schema, uint64_t id,
+                                                const char *path, const char *file_path, int fd,
                                                 const unsigned char *memory, uint64_t offset,
                                                 uint64_t bytes) {
-  struct ojo__r_schema *schema = (struct ojo__r_schema *)ojo__r_alloc(r, sizeof *schema);
-  if (!schema) return NULL;
-  schema->id = id;
-  if (path && !(schema->path = ojo__r_copy_text(r, path))) {
-    ojo__r_free(r, schema);
-    return NULL;
+  if (!schema) {
+    schema = (struct ojo__r_schema *)ojo__r_alloc(r, sizeof *schema);
+    if (!schema || (path && !(schema->path = ojo__r_copy_text(r, path)))) {
+      ojo__r_error(r, file_path, offset, OJO_ERR_MEMORY,
+                   "no memory for the schema: types are shown by number");
+      ojo__r_free(r, schema);
+      return NULL;
+    }
+    schema->id = id;
+    schema->next = r->schemas;
+    r->schemas = schema;
   }
-  const char *problem = NULL;
-  if (bytes > OJO__R_SCHEMA_BYTES_MAX || r->schema_bytes + bytes > OJO__R_SCHEMAS_BYTES_MAX)
-    problem = "the schema is too large (4 MiB, 16 MiB for all): types are shown by number";
-  else if (!(schema->text = (char *)ojo__r_alloc(r, (size_t)bytes + 1)))
-    problem = "no memory for the schema: types are shown by number";
-  else if (memory) memcpy(schema->text, memory + offset, (size_t)bytes);
-  else if (pread(fd, schema->text, (size_t)bytes, (off_t)offset) != (ssize_t)bytes)
-    problem = "the schema can't be read: types are shown by number";
-  if (!problem && !path && ojo__fnv1a(schema->text, (size_t)bytes) != id)
-    problem = "the schema's bytes do not match its id: types are shown by number";
-  if (!problem && !ojo__r_schema_parse(r, schema, (size_t)bytes))
-    problem = "the schema is not the JSON that it should be: types are shown by number";
-  if (problem) {
-    ojo__r_error(r, file_path, offset, OJO_ERR_FORMAT, problem);
-    schema->count = 0;
-  } else {
-    r->schema_bytes += bytes;
-  }
-  schema->next = r->schemas;
-  r->schemas = schema;
+  const char *problem = ojo__r_schema_fill(r, schema, fd, memory, offset, bytes);
+  schema->failed = problem != NULL;
+  if (!problem) return schema;
+  ojo__r_error(r, file_path, offset, OJO_ERR_FORMAT, problem);
+  ojo__r_free(r, schema->types);
+  ojo__r_free(r, schema->text);
+  schema->types = NULL;
+  schema->text = NULL;
+  schema->count = 0;
   return schema;
 }
 /* Version 1: schema/event_schema_{id}.json beside the directory of `path`. */
@@ -1118,7 +1144,7 @@ static struct ojo__r_schema *ojo__r_schema_version1(ojo_reader *r, const char *p
                    "no schema for this trace: types are shown by number");
     else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
       ojo__r_error(r, name, 0, OJO_ERR_FORMAT, "the schema is no file: types are shown by number");
-    else schema = ojo__r_schema_read(r, id, name, name, fd, NULL, 0, (uint64_t)st.st_size);
+    else schema = ojo__r_schema_read(r, NULL, id, name, name, fd, NULL, 0, (uint64_t)st.st_size);
     if (fd >= 0) close(fd);
   }
   ojo__r_free(r, name);
@@ -1326,6 +1352,8 @@ static void ojo__r_align(ojo_reader *r) {
                                           : 0;
   }
   for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->aligned = true;
+  if (!sorted)
+    ojo__r_error(r, "", 0, OJO_ERR_MEMORY, "no memory to align the traces: they are merged by unix time");
   ojo__r_free(r, sorted);
 }
 
@@ -1412,13 +1440,14 @@ static bool ojo__r_examine2(ojo_reader *r, struct ojo__r_file *f, int fd, const 
     return false;
   }
   ojo__r_trace_fill(t, f, h);
-  if (t->schema || h->schema_id == 0) return true;
-  t->schema_id = h->schema_id;
-  t->schema = ojo__r_schema_find(r, h->schema_id, NULL);
-  if (!t->schema)
-    t->schema =
-        ojo__r_schema_read(r, h->schema_id, NULL, f->path, fd, memory,
+  if ((t->schema && !t->schema->failed) || h->schema_id == 0) return true;
+  struct ojo__r_schema *schema = ojo__r_schema_find(r, h->schema_id, NULL);
+  if (!schema || schema->failed)
+    schema =
+        ojo__r_schema_read(r, schema, h->schema_id, NULL, f->path, fd, memory,
                            h->header_bytes - (h->schema_bytes + UINT64_C(7)) / 8 * 8, h->schema_bytes);
+  t->schema_id = h->schema_id;
+  if (schema) t->schema = schema;
   return true;
 }
 /* Version 1's header has no end time: the last record tells, near enough for the trace's summary. */
@@ -1583,8 +1612,9 @@ static void ojo__r_add_fd(ojo_reader *r, const char *path, int fd, bool member) 
   close(fd);
 }
 
-/* Seen names of a followed directory; those that are gone are forgotten when the table grows. */
-static bool ojo__r_first_sight(ojo_reader *r, const char *path) {
+/* Seen names of followed directories. When the table grows, those are forgotten that were neither in this
+ * listing of their directory, which may be under way, nor in the one before. */
+static bool ojo__r_first_sight(ojo_reader *r, uint32_t directory, const char *path) {
   uint64_t name = ojo__r_mix(ojo__fnv1a(path, strlen(path)));
   name += name == 0;
   if (r->seen_count * 2 >= r->seen_size) {
@@ -1593,7 +1623,8 @@ static bool ojo__r_first_sight(ojo_reader *r, const char *path) {
     if (!bigger) return false;
     r->seen_count = 0;
     for (size_t i = 0; i < r->seen_size; i++) {
-      if (!r->seen[i].name || r->seen[i].epoch + 1 < r->epoch) continue;
+      if (!r->seen[i].name || r->seen[i].listing + 1 < r->directories[r->seen[i].directory].listings)
+        continue;
       size_t slot = (size_t)r->seen[i].name & (size - 1);
       while (bigger[slot].name) slot = (slot + 1) & (size - 1);
       bigger[slot] = r->seen[i];
@@ -1607,7 +1638,8 @@ static bool ojo__r_first_sight(ojo_reader *r, const char *path) {
   while (r->seen[slot].name && r->seen[slot].name != name) slot = (slot + 1) & (r->seen_size - 1);
   bool first = !r->seen[slot].name;
   r->seen[slot].name = name;
-  r->seen[slot].epoch = r->epoch;
+  r->seen[slot].directory = directory;
+  r->seen[slot].listing = r->directories[directory].listings;
   r->seen_count += first;
   return first;
 }
@@ -1631,29 +1663,37 @@ static bool ojo__r_unchanged(struct ojo__r_directory *d, const char *path) {
   struct stat st;
   struct timespec now;
   if (stat(path, &st) != 0 || clock_gettime(CLOCK_REALTIME, &now) != 0) return false;
-  bool same = st.st_mtim.tv_sec == d->changed.tv_sec && st.st_mtim.tv_nsec == d->changed.tv_nsec &&
+  bool same = d->listed && st.st_mtim.tv_sec == d->changed.tv_sec && st.st_mtim.tv_nsec == d->changed.tv_nsec &&
               now.tv_sec > st.st_mtim.tv_sec + 2;
   d->changed = st.st_mtim;
   return same;
 }
 /* Adds the directory's files that are not in yet. */
-static void ojo__r_list(ojo_reader *r, struct ojo__r_directory *d) {
-  char *path = ojo__r_resolve(r, d->path);
-  DIR *listing = path && !(r->follow && ojo__r_unchanged(d, path)) ? opendir(path) : NULL;
-  if (!listing && path && errno != ENOENT && !r->follow)
+static void ojo__r_list(ojo_reader *r, uint32_t index) {
+  struct ojo__r_directory *d = &r->directories[index];
+  char *path = ojo__r_resolve(r, d->path), *name = NULL;
+  if (path && r->follow && ojo__r_unchanged(d, path)) {
+    ojo__r_free(r, path);
+    return;
+  }
+  DIR *listing = path ? opendir(path) : NULL;
+  d->listed = listing != NULL;
+  if (!listing && path && errno != ENOENT)
     ojo__r_error(r, path, 0, ojo__r_errno_result(), "the directory can't be listed");
-  for (struct dirent *entry; listing && (entry = readdir(listing)) != NULL;) {
+  d->listings++;
+  bool memory = path != NULL;
+  for (struct dirent *entry; listing && memory && (entry = readdir(listing)) != NULL;) {
     size_t bytes = strlen(entry->d_name);
     if (entry->d_name[0] == '.' || bytes < 5 || strcmp(entry->d_name + bytes - 4, ".bin") != 0) continue;
-    char *name = ojo__r_join(r, path, entry->d_name);
-    if (!name) break;
-    if (!r->follow || ojo__r_first_sight(r, name)) {
+    memory = (name = ojo__r_join(r, path, entry->d_name)) != NULL;
+    if (memory && (!r->follow || ojo__r_first_sight(r, index, name))) {
       int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
       if (fd >= 0) ojo__r_add_fd(r, name, fd, true);
       else if (errno != ENOENT) ojo__r_error(r, name, 0, ojo__r_errno_result(), "can't be opened");
     }
     ojo__r_free(r, name);
   }
+  if (!memory) ojo__r_error(r, d->path, 0, OJO_ERR_MEMORY, "no memory to list the directory");
   if (listing) closedir(listing);
   ojo__r_free(r, path);
 }
@@ -1668,8 +1708,7 @@ static bool ojo__r_add_path(ojo_reader *r, const char *path) {
   if (ojo__r_is_directory(path)) {
     struct ojo__r_directory *d = &r->directories[r->directory_count];
     if (!(d->path = ojo__r_copy_text(r, path))) return false;
-    r->directory_count++;
-    ojo__r_list(r, d);
+    ojo__r_list(r, (uint32_t)r->directory_count++);
     return true;
   }
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -1852,8 +1891,10 @@ static struct ojo__r_flow *ojo__r_flow_of(ojo_reader *r, uint32_t trace, uint64_
     if (last->flow == flow && last->trace == trace) return last;
   }
   if (make &&
-      !ojo__r_hash_room(r, &r->flow_hash, &r->flow_hash_size, r->flow_table_count, ojo__r_flow_hash))
+      !ojo__r_hash_room(r, &r->flow_hash, &r->flow_hash_size, r->flow_table_count, ojo__r_flow_hash)) {
+    ojo__r_error(r, "", 0, OJO_ERR_MEMORY, "no memory for the flow table: it is not complete");
     return NULL;
+  }
   if (!r->flow_hash) return NULL;
   size_t slot = (size_t)ojo__r_flow_name(trace, flow) & (r->flow_hash_size - 1);
   for (; r->flow_hash[slot]; slot = (slot + 1) & (r->flow_hash_size - 1)) {
@@ -1886,11 +1927,14 @@ static struct ojo__r_flow *ojo__r_flow_of(ojo_reader *r, uint32_t trace, uint64_
 static void ojo__r_flow_keep(ojo_reader *r, struct ojo__r_flow *f, const unsigned char *bytes,
                              uint32_t length) {
   if (length > 624) length = 624; /* 24 + 20 + 32 + 255 + 255, in slots */
-  if (f->text == OJO__R_NONE) {
+  uint32_t room = 0;
+  if (f->text != OJO__R_NONE) memcpy(&room, r->flow_text + f->text, 4);
+  if (length > room) {
     size_t need = (size_t)r->flow_text_bytes + 4 + 624;
     if (need > OJO__R_FLOW_TEXT_BYTES_MAX) {
       ojo__r_error(r, "", 0, OJO_ERR_MEMORY,
                    "more text about flows than 8 MiB: later ones have no addresses and labels");
+      f->text = OJO__R_NONE;
       return;
     }
     void *text = ojo__r_grown(r, r->flow_text, &r->flow_text_capacity, need, 1);
@@ -1898,15 +1942,10 @@ static void ojo__r_flow_keep(ojo_reader *r, struct ojo__r_flow *f, const unsigne
     r->flow_text = (unsigned char *)text;
     f->text = r->flow_text_bytes;
     r->flow_text_bytes += 4 + length;
-  } else { /* told again: in the same room */
-    uint32_t room;
-    memcpy(&room, r->flow_text + f->text, 4);
-    if (length > room) length = room;
-    memset(r->flow_text + f->text + 4, 0, room);
-    memcpy(r->flow_text + f->text + 4, bytes, length);
-    return;
+    room = length;
   }
-  memcpy(r->flow_text + f->text, &length, 4);
+  memcpy(r->flow_text + f->text, &room, 4);
+  memset(r->flow_text + f->text + 4, 0, room); /* told again: in the same room, if that is enough */
   memcpy(r->flow_text + f->text + 4, bytes, length);
 }
 /* FLOW or STREAM_OPENED tells what a flow is. Once more, with another key or parent, before it was closed:
@@ -2123,8 +2162,10 @@ static void ojo__r_account(ojo_reader *r, struct ojo__r_cursor *c, const unsigne
     if (ojo__r_load64(p + 8) == UINT64_MAX && ojo__r_load64(p + 16) == UINT64_MAX)
       r->traces[c->file->trace]->info.dropped += ojo__r_load64(p + 24);
   } else {
-    uint32_t type = ojo__r_type_at(p) & OJO_TYPE_MASK;
-    if (type == OJO_EVENTS_DROPPED) r->traces[c->file->trace]->info.dropped += ojo__r_load64(p + 16);
+    uint32_t raw = ojo__r_type_at(p), type = raw & OJO_TYPE_MASK;
+    uint64_t payload = ojo__r_load64(p + 16);
+    if (raw & OJO_SIZED) payload &= (UINT64_C(1) << OJO_SIZED_VALUE_BITS) - 1;
+    if (type == OJO_EVENTS_DROPPED) r->traces[c->file->trace]->info.dropped += payload;
     if (type == OJO_THREAD) ojo__r_learn_thread(r, c->file->trace, c->thread, p, bytes);
     if (type == OJO_THREAD) return;
   }
@@ -2438,7 +2479,8 @@ static void ojo__r_index_file(ojo_reader *r, struct ojo__r_file *f, uint64_t at)
     f->runs[f->run_count].key = ojo__r_add(ojo__r_base(r, f), run.slot.ts);
     f->runs[f->run_count++].at = run.at;
   }
-  ojo__r_sort(r, f->runs, f->run_count);
+  if (!ojo__r_sort(r, f->runs, f->run_count))
+    ojo__r_error(r, f->path, at, OJO_ERR_MEMORY, "no memory to sort the runs: events may come late");
   ojo__r_release(&f->map, 0, f->map.bytes); /* looking at a RUN brings 64 KiB around it in */
 }
 static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
@@ -2446,7 +2488,10 @@ static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
   if (f->version == 1) {
     size_t capacity = 0;
     f->runs = (struct ojo__r_ref *)ojo__r_grown(r, NULL, &capacity, 1, sizeof *f->runs);
-    if (!f->runs) return false;
+    if (!f->runs) {
+      ojo__r_error(r, f->path, 0, OJO_ERR_MEMORY, "no memory for one more run");
+      return false;
+    }
     r->runs_indexed += f->run_capacity = capacity;
     f->runs[0].key = f->start_unix_ns;
     f->runs[0].at = OJO__R_V1_HEADER_BYTES;
@@ -2465,7 +2510,8 @@ static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
   f->runs = NULL;
   f->run_capacity = 0;
   f->run_count = f->run_at = 0;
-  r->bytes_read += f->bytes;
+  r->bytes_read += f->bytes - f->bytes_read;
+  f->bytes_read = 0;
   if (!r->follow || !f->member) return;
   struct ojo__r_file *moved = r->files[--r->file_count]; /* a followed directory may run for ever */
   r->files[f->index] = moved;
@@ -2509,7 +2555,9 @@ static struct ojo__r_cursor *ojo__r_open_run(ojo_reader *r, struct ojo__r_file *
     struct ojo__r_thread *t = ojo__r_thread_of(r, f->trace, c->thread, true);
     if (t && t->tid == 0) t->tid = run.run.tid;
   }
-  if (!ojo__r_load(r, c) || !ojo__r_enter(r, c)) {
+  bool some = ojo__r_load(r, c);
+  if (!some || !ojo__r_enter(r, c)) {
+    if (some) ojo__r_error(r, f->path, at, OJO_ERR_MEMORY, "no memory for one more run");
     ojo__r_cursor_free(r, c);
     return NULL;
   }
@@ -2545,6 +2593,8 @@ static void ojo__r_leave(ojo_reader *r, struct ojo__r_cursor *c) {
   r->active--;
   r->free_leaf = c->leaf;
   ojo__r_cursor_free(r, c);
+  f->bytes_read += to - from;
+  r->bytes_read += to - from;
   f->cursors--;
   if (f->cursors == 0 && f->run_at == f->run_count) ojo__r_close_file(r, f);
   else ojo__r_release(&f->map, from, to);
@@ -2560,8 +2610,7 @@ static bool ojo__r_stopped(const ojo_reader *r) {
 /* Lists the directories again. True: there are new files. */
 static bool ojo__r_look(ojo_reader *r) {
   uint32_t before = r->file_count;
-  r->epoch++;
-  for (size_t i = 0; i < r->directory_count; i++) ojo__r_list(r, &r->directories[i]);
+  for (size_t i = 0; i < r->directory_count; i++) ojo__r_list(r, (uint32_t)i);
   ojo__r_align(r);
   uint32_t after = r->file_count;
   for (uint32_t i = before; i < after; i++) {
@@ -2641,7 +2690,7 @@ static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
     if (ojo__r_stopped(r)) return false;
   }
   uint64_t last = r->active == 1 ? UINT64_MAX : played == c && rival > c->key ? rival - 1 : c->key;
-  if (r->pending_count && r->pending[0].key <= last) last = r->pending[0].key - 1;
+  if (r->pending_count && r->pending[0].key <= last) last = r->pending[0].key - (r->pending[0].key != 0);
   ojo__r_set_stretch(r, c, last);
   return true;
 }
@@ -2694,16 +2743,20 @@ static inline bool ojo__r_is_range(ojo_reader *r, uint32_t type) {
 static inline const unsigned char *ojo__r_gone_now(const ojo_reader *r) {
   return (const unsigned char *)__atomic_load_n(r->gone, __ATOMIC_RELAXED);
 }
+/* Since it was checked, the file has changed or shrunk at r->at: the run ends there. */
+static void ojo__r_changed(ojo_reader *r) {
+  struct ojo__r_cursor *c = r->current;
+  ojo__r_cursor_error(r, c, r->at, "the file changed while it was read");
+  c->end = c->segment_end = r->at_end = r->at;
+  c->window_at = c->window_emit = c->window_count = 0;
+}
 /* The event at r->at can't be handed out: another run's turn has come, it is THREAD, or, since it was
  * checked, the file has changed or shrunk. False: the end. */
 static OJO__R_RARE bool ojo__r_next_odd(ojo_reader *r, uint64_t ts, uint64_t word,
                                         const unsigned char *next) {
   uint32_t type = (uint32_t)word & OJO_TYPE_MASK;
-  struct ojo__r_cursor *c = r->current;
   if (next > r->end || next > ojo__r_gone_now(r) || type == OJO_RUN || (ts | word) == 0) {
-    ojo__r_cursor_error(r, c, r->at, "the file changed while it was read");
-    c->end = c->segment_end = r->at_end = r->at;
-    c->window_at = c->window_emit = c->window_count = 0;
+    ojo__r_changed(r);
     return true;
   }
   if (ts > r->ts_last) return ojo__r_advance(r);
@@ -2715,7 +2768,7 @@ static bool ojo__r_next_version1(ojo_reader *r, ojo_reader_event *e) {
   uint64_t word[5];
   memcpy(word, r->at, sizeof word);
   if (word[0] > r->ts_last || r->at + OJO__R_V1_RECORD_BYTES > ojo__r_gone_now(r)) {
-    if (word[0] <= r->ts_last) r->current->end = r->current->segment_end = r->at;
+    if (word[0] <= r->ts_last) ojo__r_changed(r);
     r->at_end = r->at;
     return false;
   }
@@ -2900,8 +2953,8 @@ OJO_READER_API ojo_result ojo_reader_open(ojo_reader **out, const ojo_reader_des
   *out = r;
   if (r->file_count || r->error_count == 0) return OJO_OK;
   /* nothing readable: the reason, if there is but one kind of it */
-  ojo_result result = r->errors ? r->errors[0].result : OJO_ERR_MEMORY;
-  for (uint64_t i = 1; r->errors && i < r->error_count && i < OJO__R_ERRORS_MAX; i++)
+  ojo_result result = r->errors_kept ? r->errors[0].result : OJO_ERR_MEMORY;
+  for (size_t i = 1; i < r->errors_kept; i++)
     if (r->errors[i].result != result) return OJO_ERR_FORMAT;
   return result;
 }
@@ -2922,6 +2975,7 @@ static void ojo__r_drop_merge(ojo_reader *r) {
     f->runs = NULL;
     f->run_capacity = 0;
     f->run_count = f->run_at = f->cursors = 0;
+    f->bytes_read = 0;
   }
   ojo__r_unmap(&r->scan_map);
   r->scan_open = false;
@@ -2943,7 +2997,7 @@ OJO_READER_API void ojo_reader_close(ojo_reader *r) {
     next = (struct ojo__r_cursor *)(uintptr_t)c->begin;
     ojo__r_free(r, c);
   }
-  for (size_t i = 0; i < OJO__R_ERRORS_MAX && i < r->error_count; i++)
+  for (size_t i = 0; i < r->errors_kept; i++)
     if (r->errors[i].path[0]) ojo__r_free(r, (void *)(uintptr_t)r->errors[i].path);
   for (size_t i = 0; i < r->category_count; i++) ojo__r_free(r, r->categories[i]);
   for (size_t i = 0; i < r->directory_count; i++) ojo__r_free(r, r->directories[i].path);
@@ -2968,15 +3022,16 @@ OJO_READER_API void ojo_reader_rewind(ojo_reader *r) {
   if (!r->follow) return;
   /* what was read is forgotten by then: the directories are listed anew */
   uint32_t kept = 0;
+  r->bytes_total = 0;
   for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->info.files = r->traces[i]->info.bytes = 0;
   for (uint32_t i = 0; i < r->file_count; i++) {
     struct ojo__r_file *f = r->files[i];
     r->files[i] = NULL;
     if (f->member) {
-      r->bytes_total -= f->bytes;
       ojo__r_file_free(r, f);
       continue;
     }
+    r->bytes_total += f->bytes;
     r->traces[f->trace]->info.files++;
     r->traces[f->trace]->info.bytes += f->bytes;
     f->index = kept;
@@ -2986,7 +3041,7 @@ OJO_READER_API void ojo_reader_rewind(ojo_reader *r) {
   ojo__r_free(r, r->seen);
   r->seen = NULL;
   r->seen_size = r->seen_count = 0;
-  for (size_t i = 0; i < r->directory_count; i++) r->directories[i].changed.tv_sec = 0;
+  for (size_t i = 0; i < r->directory_count; i++) r->directories[i].listed = false;
 }
 OJO_READER_API void ojo_reader_stop(ojo_reader *r) {
   const uint64_t one = 1;
@@ -3084,6 +3139,14 @@ OJO_READER_API size_t ojo_reader_types_by_name(ojo_reader *r, const char *name, 
   return count;
 }
 
+OJO_READER_API bool ojo_reader_category_known(const ojo_reader *r, const char *name) {
+  if (strcmp(name, "Application") == 0 || ojo__r_category_by_name(name) != 16) return true;
+  for (const struct ojo__r_schema *s = r->schemas; s; s = s->next)
+    for (size_t i = 0; i < s->count; i++)
+      if (strcmp(s->types[i].category, name) == 0) return true;
+  return false;
+}
+
 OJO_READER_API uint32_t ojo_reader_trace_count(const ojo_reader *r) { return r->trace_count; }
 OJO_READER_API const ojo_reader_trace_info *ojo_reader_trace(const ojo_reader *r, uint32_t index) {
   return index < r->trace_count ? &r->traces[index]->info : NULL;
@@ -3175,11 +3238,20 @@ OJO_READER_API const ojo_reader_flow_info *ojo_reader_flow_at(ojo_reader *r, uin
 
 OJO_READER_API uint64_t ojo_reader_error_count(const ojo_reader *r) { return r->error_count; }
 OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, uint64_t index) {
-  return index < r->error_count && index < OJO__R_ERRORS_MAX ? &r->errors[index] : NULL;
+  return index < r->errors_kept ? &r->errors[index] : NULL;
+}
+/* Of a run under way: what is out, or at least that much. */
+static uint64_t ojo__r_bytes_out(const ojo_reader *r, const struct ojo__r_cursor *c) {
+  uint64_t slot = c->file->version == 1 ? OJO__R_V1_RECORD_BYTES : OJO_SLOT_BYTES;
+  if (c->window) return (uint64_t)(c->segment_end - c->begin) - (c->window_count - c->window_at) * slot;
+  return (uint64_t)((c == r->current ? r->at : c->at) - c->begin);
 }
 OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes) {
+  uint64_t bytes = r->bytes_read;
+  for (uint32_t i = r->leaves; r->tree && i < 2 * r->leaves; i++)
+    if (r->tree[i].cursor) bytes += ojo__r_bytes_out(r, r->tree[i].cursor);
   if (total_bytes) *total_bytes = r->bytes_total;
-  return r->bytes_read;
+  return bytes;
 }
 
 /* The pool that a link file names: 1 if it is there and no process holds its lock, which lives as long as

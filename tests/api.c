@@ -217,6 +217,21 @@ static void test_extensions(void) {
   check(at == 281, "all extensions compared");
 }
 
+/* A full batch is not followed by a tiny one: the rest waits for the next. */
+static void test_batch_sizes(void) {
+  ojo_desc d = desc_with_logger();
+  d.flush_bytes = 1 << 20;
+  d.overflow = OJO_OVERFLOW_BLOCK;
+  ojo_tracer *t = open_desc(&d);
+  for (int i = 0; i < 1000000; i++) {
+    ojo_record(t, 1, OJO_PACKET_SENT, (uint64_t)i);
+    if (i % 20000 == 0) usleep(2000);
+  }
+  ojo_stats s = ojo_query_stats(t);
+  check(ojo_close(t) == OJO_OK && s.dropped == 0, "batch sizes: close");
+  check(count_files("output") <= 26, "24 MB in batches of 1 MiB: %u files", count_files("output"));
+}
+
 static void test_filters(void) {
   ojo_desc d = desc_with_logger();
   ojo_tracer *t = open_desc(&d);
@@ -319,10 +334,15 @@ static void test_manual_clock(void) {
   ojo_set_now(t, 250);
   ojo_record_at(t, 200, 1, OJO_PACKET_SENT, 1);
   ojo_record(t, 1, OJO_PACKET_SENT, 2);
-  check(count_files("output") == 0 && ojo_flush(t) == OJO_OK && count_files("output") == 1, "no_thread: ojo_flush writes");
+  check(count_files("output") == 0 && ojo_flush(t) == OJO_OK && count_files("output") == 1,
+        "no_thread: ojo_flush writes");
+  ojo_enable(t, 0);
+  check(ojo_now(t) == 0, "with all switched off the clock is not read");
+  ojo_enable(t, OJO_CATEGORY_ALL);
+  ojo_record_at(t, UINT64_MAX, 1, OJO_PACKET_SENT, 3); /* a stamp of another clock: any time, no crash */
   ojo_close(t);
   size_t n = load();
-  check(n == 3 && events[0].ts == 100 && events[1].ts == 200 && events[2].ts == 250, "manual times");
+  check(n == 4 && events[0].ts == 100 && events[1].ts == 200 && events[2].ts == 250, "manual times");
 }
 
 static void test_schema(void) {
@@ -403,6 +423,7 @@ OJO__UNUSED static void test_close_gives_up(void) {
   ojo_result result = ojo_close(t);
   setrlimit(RLIMIT_FSIZE, &limit);
   check(result == OJO_ERR_IO && strstr(last_line, "1 events could not be written"), "close: %s", last_line);
+  check(ojo_recover(dir) == OJO_OK && load() == 1, "what close could not write is recovered later");
 }
 
 static void test_batches(void) {
@@ -490,9 +511,16 @@ static void test_dead_pool(void) {
       check(false, "event %llu after recovery", (unsigned long long)i);
       break;
     }
+  struct rlimit limit, none;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  none = limit;
+  none.rlim_cur = 0;
   d = desc_with_logger();
   die_with_events(&d, 0, 10);
-  check(ojo_recover(dir) == OJO_OK && load() == 10, "a crash before the first flush");
+  setrlimit(RLIMIT_FSIZE, &none);
+  check(ojo_recover(dir) != OJO_OK && load() == 0, "a recovery that can't write");
+  setrlimit(RLIMIT_FSIZE, &limit);
+  check(ojo_recover(dir) == OJO_OK && load() == 10, "leaves all to the next");
   size_t size;
   char *data = check_load(check_only_file(dir, file, sizeof file), &size);
   const ojo_file_header *h = (const ojo_file_header *)(const void *)data;
@@ -669,6 +697,7 @@ int main(int argc, char **argv) {
   test_allocation_failures();
   test_extensions();
   test_filters();
+  test_batch_sizes();
   test_sampling();
   test_clock(OJO_CLOCK_AUTO);
   test_clock(OJO_CLOCK_MONOTONIC);

@@ -4,8 +4,10 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+import time
 
 COLUMNS = ["timestamp_ns", "flow_id", "event_type", "name", "category", "payload", "thread_id", "extension"]
 
@@ -64,4 +66,12 @@ for i in range(100):
     assert closed["extension"] == {"by": "peer", "layer": "transport", "reason": fill * 6116}, i
 both = json.loads(run("-f", "json", "story", "peer"))
 assert len(both["traces"]) == 2 and both["trace"] == both["traces"][0]
+# an output that someone made non-blocking, and whose reader is slow
+end, start = os.pipe()
+os.set_blocking(start, False)
+writer = subprocess.Popen([sys.argv[1], "-f", "csv", "long.bin"], stdout=start)
+os.close(start)
+time.sleep(0.3)
+got = b"".join(iter(lambda: os.read(end, 65536), b""))
+assert writer.wait() == 0 and got == run("-f", "csv", "long.bin"), len(got)
 print("ok")

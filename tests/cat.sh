@@ -162,6 +162,30 @@ run 3 --strict story
 run 0 --strict numbers.bin
 silent '--strict on a sound file'
 
+run 3 --strict --limit 1 story
+is '--strict --limit reads all, but prints no more' "$(wc -l < "$work/out" | tr -d ' ')" 2
+says '--strict --limit' '12 events dropped: pool full'
+run 0 --limit 1 story
+run 3 --strict --limit 1 --flow 2073315333 story
+says '--strict --limit with a filter' '12 events dropped: pool full'
+size=$(wc -c < "$work/in/numbers.bin")
+cp "$work/in/numbers.bin" "$work/in/inner.bin"
+dd if=/dev/zero of="$work/in/inner.bin" bs=1 seek=$((size - 48)) count=48 conv=notrunc 2> /dev/null
+run 3 --strict --limit 1 inner.bin
+says '--strict --limit' 'never written'
+run 0 --strict --limit 1 numbers.bin
+# losses at times that are not asked for, in a run that is
+run 0 --strict --until 1700000000015000000 story
+silent 'losses at other times'
+run 3 --strict --until 1700000000020000001 --type PACKET_SENT story
+says 'losses at these times' '12 events dropped: pool full'
+run 0 --strict --thread 1 story
+silent 'losses of other threads'
+run 3 --strict --thread 2 --flow 5 story
+says 'losses of these threads' '12 events dropped: pool full'
+run 0 near.bin
+says 'one' '1 event dropped: pool full'
+
 run 0 -f text long.bin
 is 'lines as long as they get' "$(wc -l < "$work/out" | tr -d ' ')" 202
 mkdir "$work/in/story/staging"
@@ -200,6 +224,7 @@ rows 'RFC 3339' 12 --since 2023-11-14T22:13:20.05Z story
 rows 'RFC 3339 with a zone' 12 --since '2023-11-15 00:13:20.050+02:00' story
 rows 'RFC 3339, the day' 44 --since 2023-11-14 --until 2023-11-15 story
 rows 'RFC 3339, before everything' 0 --until 2023-11-14 story
+rows 'a leap day' 0 --since 2024-02-29 story
 rows 'relative to the end' 4 --since -5ms story
 rows 'relative to the end, until' 40 --until -5ms story
 rows 'relative, other units' 4 --since -5000us story
@@ -231,6 +256,26 @@ expect packet_spurious.text 0 --packet 5:2 story
 expect packet_received.text 0 --packet 9:4 peer
 run 1 --packet 5:1000 story
 says 'no such packet' 'no packet #1000 in flow 5'
+says 'no such packet tells losses too' '12 events dropped: pool full'
+expect packet_twins.text 0 --packet 5:3 near.bin far.bin
+run 0 --packet 5:3 far.bin near.bin
+same '--packet in the other order' "$golden/packet_twins.text" "$work/out"
+run 0 --packet 5:1 peer story
+same '--packet in the other order' "$golden/packet.text" "$work/out"
+run 0 --stats live
+grep -q '  1 file  ' "$work/out" && pass || fail '--stats of 1 file' "$work/out"
+grep -q '^1 event in 0 ns, 1 flow, 0 events dropped$' "$work/out" && pass || fail '--stats of 1 event' "$work/out"
+run 0 --stats late.bin
+grep -q '^3 events in 45 ns, ' "$work/out" && pass || fail '--stats of events that come late' "$work/out"
+says 'events that come late' 'times that its RUN denies'
+"$work/cat_make" --flows "$work/in/flows.bin" 530000
+run 0 --flows --flow 1 flows.bin
+says 'an error of no one file' 'ojo-cat: more flows than the flow table holds'
+rm "$work/in/flows.bin"
+run 0 --plot PACKET_SENT live
+grep -q '  1 event$' "$work/out" && pass || fail '--plot of 1 event' "$work/out"
+run 0 --flows hostile.bin
+grep -q ' "la.x1b\[31mbel .*\\"x\\"' "$work/out" && pass || fail '--flows escapes quotes' "$work/out"
 expect plot.text 0 --plot CWND_UPDATED story
 run 0 --plot PACING_RATE story
 says 'nothing to plot' 'no such event'
@@ -253,6 +298,8 @@ usage "--flow: '18446744073709551616'" --flow 18446744073709551616 story
 usage "--thread: '-1'" --thread -1 story
 usage "--since: 'yesterday'" --since yesterday story
 usage "--since: '2023-02-40'" --since 2023-02-40 story
+usage "--since: '2023-02-29'" --since 2023-02-29 story
+usage "--since: '2100-02-29'" --since 2100-02-29 story
 usage "--until: '-5'" --until -5 story
 usage "--until: '-5 parsecs'" --until '-5 parsecs' story
 usage "--limit: 'ten'" --limit ten story
@@ -265,6 +312,9 @@ usage '--follow does not go with' --follow --flows story
 usage 'print text' -f csv --stats story
 usage 'unrecognized option' --nonsense story
 usage "is what is to be read" -o numbers.bin numbers.bin
+usage "is a trace" -o story/output/trace_5000000000_0.bin story
+run 0 -f csv story
+same '-o spares the traces' "$golden/story.csv" "$work/out"
 usage 'only once' - -
 run 0 --help
 grep -q '^usage: ojo-cat' "$work/out" && pass || fail '--help'
@@ -341,6 +391,13 @@ sleep 1
 kill -TERM $pid
 wait $pid
 is '--follow closes the json object' "$(tail -n 1 "$work/out")" ']}'
+
+"$cat" --follow --category Mine "$work/in/empty" > "$work/out" 2> "$work/err" &
+pid=$!
+sleep 0.5
+kill -INT $pid
+wait $pid
+is '--follow takes a category whose trace may come' $? 0
 
 # ---- on a terminal
 

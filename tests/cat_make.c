@@ -4,6 +4,7 @@
  * what ojo-cat prints of them is compared with cat/'s files.
  *
  * cat_make --big FILE EVENTS - one file of a plain transfer, for measuring.
+ * cat_make --flows FILE FLOWS - one event for each of so many flows.
  * cat_make --append DIR N - adds batch N with one event to a live directory, as a tracer does: by a rename.
  */
 #include "../ojo.h"
@@ -247,6 +248,40 @@ static void make_story(const char *dir) {
   save(dir, "peer/output/trace_5000000001_0.bin");
 }
 
+/* Two ends with one clock, so coarse that a packet comes in when it is sent; both call the connection 5. The
+ * near end's second path has the connection's id too, and gets a packet of the same number. */
+static void make_twins(const char *dir) {
+  file_begin(0x99, 11, "near", 0, "");
+  run_begin(1, 0, 0, "");
+  flow(0, 5, 0, OJO_FLOW_CONNECTION, OJO_ROLE_CLIENT, 0, "v4", "near");
+  flow(0, 6, 5, OJO_FLOW_PATH, 0, 1, "v4", "");
+  sized(1000, OJO_PACKET_SENT, 5, 3, 1200);
+  sized(1000, OJO_PACKET_ACKED, 5, 3, 1200);
+  sized(2000, OJO_PACKET_RECEIVED, 6, 3, 77);
+  dropped(3000, 3000, 1, OJO_DROP_POOL_FULL);
+  run_end();
+  save(dir, "near.bin");
+  file_begin(0xAA, 12, "far", 0, "");
+  run_begin(1, 0, 0, "");
+  flow(0, 5, 0, OJO_FLOW_CONNECTION, OJO_ROLE_SERVER, 0, "v4", "far");
+  sized(1000, OJO_PACKET_RECEIVED, 5, 3, 1200);
+  run_end();
+  save(dir, "far.bin");
+}
+
+/* A run that lies about its first time: its event comes late. */
+static void make_late(const char *dir) {
+  file_begin(0xBB, 1, "late", 0, "");
+  run_begin(1, 100, 0, "");
+  event(5, OJO_PACKET_SENT, 1, 0);
+  run_end();
+  run_begin(2, 10, 0, "");
+  event(10, OJO_PACKET_SENT, 1, 1);
+  event(50, OJO_PACKET_SENT, 1, 2);
+  run_end();
+  save(dir, "late.bin");
+}
+
 /* Every value kind of the application's types, with the strings that break formats. */
 static void make_hostile(const char *dir) {
   enum { NONE = 0x010000, NUMBER, RANGE, TEXT, BYTES, RECORD, NOWHERE };
@@ -418,12 +453,22 @@ static void make_big(const char *path, uint64_t events) {
   save("", path);
 }
 
+static void make_flows(const char *path, uint64_t flows) {
+  file_begin(0xCC, 9, "flows", 0, "");
+  run_begin(1, 0, 0, "");
+  for (uint64_t i = 0; i < flows; i++) event(i, OJO_PACKET_SENT, (uint32_t)i + 1, 0);
+  run_end();
+  save("", path);
+}
+
 int main(int argc, char **argv) {
   static const char *const dirs[] = {"", "/story", "/story/output", "/peer", "/peer/output", "/v1", "/v1/raw",
                                      "/v1/schema", "/live", "/live/output", "/empty", "/empty/output"};
   char path[4096];
   if (argc == 4 && strcmp(argv[1], "--big") == 0) {
     make_big(argv[2], strtoull(argv[3], NULL, 10));
+  } else if (argc == 4 && strcmp(argv[1], "--flows") == 0) {
+    make_flows(argv[2], strtoull(argv[3], NULL, 10));
   } else if (argc == 4 && strcmp(argv[1], "--append") == 0) {
     uint64_t n = strtoull(argv[3], NULL, 10);
     char final_path[4096];
@@ -437,6 +482,8 @@ int main(int argc, char **argv) {
       mkdir(path, 0777);
     }
     make_story(argv[1]);
+    make_twins(argv[1]);
+    make_late(argv[1]);
     make_hostile(argv[1]);
     make_long(argv[1]);
     make_numbers(argv[1]);
@@ -444,7 +491,7 @@ int main(int argc, char **argv) {
     make_version_1(argv[1]);
     make_small(argv[1], "live/output/trace_5000000002_0.bin", 0, 1000000);
   } else {
-    fprintf(stderr, "usage: cat_make DIR | --big FILE EVENTS | --append DIR N\n");
+    fprintf(stderr, "usage: cat_make DIR | --big FILE EVENTS | --flows FILE FLOWS | --append DIR N\n");
     return 2;
   }
   free(bytes);

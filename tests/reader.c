@@ -174,6 +174,9 @@ static void test_events(void) {
   EXPECT(ojo_reader_types_by_name(r, "12", types, 4) == 1 && types[0] == 12);
   EXPECT(ojo_reader_types_by_name(r, "nonsense", types, 4) == 0 &&
          ojo_reader_types_by_name(r, "1x", types, 4) == 0);
+  EXPECT(ojo_reader_category_known(r, "Mine") && ojo_reader_category_known(r, "Packet") &&
+         ojo_reader_category_known(r, "Application") && ojo_reader_category_known(r, "KernelUDP"));
+  EXPECT(!ojo_reader_category_known(r, "mine") && !ojo_reader_category_known(r, ""));
   const ojo_reader_trace_info *trace = ojo_reader_trace(r, 0);
   EXPECT(ojo_reader_trace_count(r) == 1 && trace->pid == 1234 && strcmp(trace->command, "made") == 0);
   EXPECT(trace->first_ns == UNIX + 10 && trace->last_ns == UNIX + 23 && trace->dropped == 40 &&
@@ -234,6 +237,43 @@ static void test_schemas(void) {
   EXPECT(has_error(r, "do not match its id"));
   ojo_reader_close(r);
   made_free(&m);
+  /* a type described twice: the first counts */
+  m = made_with_schema(
+      "{\"events\":[{\"value\":65536,\"name\":\"b\"},{\"value\":65537,\"name\":\"c\"},"
+      "{\"value\":65536,\"name\":\"a\"},{\"value\":65536,\"name\":\"d\"}]}");
+  made_run(&m, 1);
+  made_event(&m, 1, 65536, 1, 1);
+  r = open_made(&m);
+  EXPECT(ojo_reader_next(r, &e) && strcmp(ojo_reader_type(r, &e)->name, "b") == 0);
+  ojo_reader_close(r);
+  made_free(&m);
+  /* damaged in one file, the schema comes from the next one of the trace */
+  mkdir(at("schemas"), 0777);
+  for (int f = 0; f < 3; f++) {
+    m = made_with_schema(own_schema);
+    m.batch = (uint64_t)f;
+    made_run(&m, 1);
+    made_event(&m, (uint64_t)f, 65536, 1, 1);
+    made_finish(&m);
+    if (f != 1) m.bytes[160] ^= 1;
+    made_write(&m, at("schemas/%d.bin", f));
+    made_free(&m);
+  }
+  for (int f = 0; f < 3; f++) {
+    char names[3][300];
+    const char *paths[3];
+    for (int i = 0; i < 3; i++) {
+      snprintf(names[i], sizeof names[i], "%s/schemas/%d.bin", root, (i + f) % 3);
+      paths[i] = names[i];
+    }
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.paths = paths;
+    d.path_count = 3;
+    r = open_desc(&d);
+    EXPECT(ojo_reader_next(r, &e) && strcmp(ojo_reader_type(r, &e)->name, "OWN_NUMBER") == 0);
+    ojo_reader_close(r);
+  }
   /* undescribed types beyond what is kept still have their number as a name */
   m = made_new();
   made_run(&m, 1);
@@ -320,6 +360,13 @@ static void test_version1(void) {
 }
 
 /* ---- sources */
+
+static void write_text(const char *path, const char *text) {
+  FILE *file = fopen(path, "w");
+  if (!file) return;
+  fputs(text, file);
+  fclose(file);
+}
 
 static void write_one(const char *path, uint64_t ts, uint8_t trace) {
   made m = made_new();
@@ -712,13 +759,16 @@ static void test_flows(void) {
   made_event(&m, 9, OJO_STREAM_OPENED, 80, 1);
   made_event(&m, 9, OJO_STREAM_LINK_PARENT, 80, 10);
   made_event(&m, 9, OJO_STREAM_LINK_PARENT, 80, 40); /* two at once */
+  made_flow(&m, 9, 90, 1, 0, 1, 1, "", "");
+  made_event(&m, 9, OJO_CONNECTION_CLOSED, 90, 0);
+  made_flow(&m, 9, 90, 2, 0, 1, 1, "quic", "reused, with a longer label"); /* fine */
   made_event(&m, 10, OJO_PACKET_SENT, 10, 0);
   made_event(&m, 10, OJO_PACKET_SENT, 20, 0);
   made_event(&m, 10, OJO_PACKET_SENT, 30, 0);
   made_event(&m, 10, OJO_PACKET_SENT, 0, 0);
   made_dropped(&m, 10, 10, 5, 1);
   ojo_reader *r = open_made(&m);
-  EXPECT_EQUAL(ojo_reader_flow_count(r), 9);
+  EXPECT_EQUAL(ojo_reader_flow_count(r), 10);
   const ojo_reader_flow_info *f = ojo_reader_flow(r, 10);
   EXPECT(f && f->key == 99 && f->kind == 1 && f->role == 2 && f->parent == 0 && f->events == 2);
   EXPECT(f && f->first_ns == UNIX + 1 && f->last_ns == UNIX + 10 && f->local_port == 443 &&
@@ -736,9 +786,11 @@ static void test_flows(void) {
   EXPECT(f && f->kind == 0 && f->events == 1);
   f = ojo_reader_flow(r, 70);
   EXPECT(f && f->collision && f->key == 1);
+  f = ojo_reader_flow(r, 90);
+  EXPECT(f && f->key == 2 && strcmp(f->label, "reused, with a longer label") == 0 && !f->collision);
   f = ojo_reader_flow(r, 80);
   EXPECT(f && f->collision && f->parent == 10);
-  EXPECT(!ojo_reader_flow(r, 0) && !ojo_reader_flow(r, 12345) && !ojo_reader_flow_at(r, 9) &&
+  EXPECT(!ojo_reader_flow(r, 0) && !ojo_reader_flow(r, 12345) && !ojo_reader_flow_at(r, 10) &&
          !ojo_reader_flow_in(r, 3, 10));
   ojo_reader_close(r);
 
@@ -1058,6 +1110,19 @@ static void test_shrink(void) {
     ojo_reader_close(r);
     made_free(&m);
   }
+  /* version 1, cut within what was checked already */
+  made old = made_version1(UNIX, 0);
+  for (uint64_t i = 0; i < 1600; i++) made_record1(&old, i, 1, 2, i, 0);
+  made_write(&old, at("shrink1.bin"));
+  ojo_reader *r1 = open_path(at("shrink1.bin"));
+  ojo_reader_event e1;
+  EXPECT(ojo_reader_next(r1, &e1) && truncate(at("shrink1.bin"), 32768) == 0);
+  uint64_t n1 = 1;
+  while (ojo_reader_next(r1, &e1)) n1++;
+  EXPECT(n1 >= 700 && n1 < 1000 && has_error(r1, "while it was read"));
+  ojo_reader_close(r1);
+  made_free(&old);
+
   /* the handler is gone with the last mapping, and passes on what is not the reader's */
   struct sigaction action;
   EXPECT(sigaction(SIGBUS, NULL, &action) == 0 && (SANITIZED || action.sa_handler == SIG_DFL));
@@ -1147,7 +1212,88 @@ static void test_memory(void) {
   ojo_reader_close(r);
 }
 
-/* Every allocation fails in turn: no crash, nothing leaked. */
+static int64_t live_bytes, live_most;
+static void *measuring_alloc(void *user, size_t bytes) {
+  (void)user;
+  size_t *memory = (size_t *)malloc(bytes + 16);
+  if (!memory) return NULL;
+  memory[0] = bytes;
+  live_bytes += (int64_t)bytes;
+  if (live_bytes > live_most) live_most = live_bytes;
+  return memory + 2;
+}
+static void measuring_free(void *user, void *memory) {
+  (void)user;
+  live_bytes -= (int64_t)((size_t *)memory)[-2];
+  free((size_t *)memory - 2);
+}
+/* Schemas that are sound, with as many types as fit, and schemas that are no JSON: each another one. */
+static void test_schema_memory(void) {
+  mkdir(at("schema_memory"), 0777);
+  size_t room = 1000000, size = 0;
+  char *text = (char *)malloc(room + 100);
+  if (!EXPECT(text != NULL)) return;
+  for (int f = 0; f < 60; f++) {
+    size = (size_t)snprintf(text, room, "{\"id\":%d,\"events\":[", f);
+    while (size < room - 30) size += (size_t)snprintf(text + size, 30, "{\"value\":9,\"name\":\"a\"},");
+    strcpy(text + size - 1, f % 2 ? "]}" : "}");
+    made m = made_with_schema(text);
+    m.trace_id[1] = (uint8_t)f;
+    made_run(&m, 1);
+    made_event(&m, 1, 65536, 1, 1);
+    made_finish(&m);
+    made_write(&m, at("schema_memory/%d.bin", f));
+    made_free(&m);
+  }
+  free(text);
+  ojo_reader_desc d = desc_of(at("schema_memory"));
+  d.allocator.alloc = measuring_alloc;
+  d.allocator.free = measuring_free;
+  live_bytes = live_most = 0;
+  ojo_reader *r = open_desc(&d);
+  EXPECT_EQUAL(count_events(r), 60);
+  EXPECT(has_error(r, "too large") && has_error(r, "not the JSON"));
+  check(live_bytes < 18 << 20, "schemas take %" PRId64 " KiB, at most %" PRId64, live_bytes >> 10,
+        live_most >> 10);
+  ojo_reader_close(r);
+  EXPECT_EQUAL(live_bytes, 0);
+}
+
+/* Progress only grows, and within a run too: also sorted ones, and version 1. */
+static void test_progress(void) {
+  for (int way = 0; way < 3; way++) {
+    made m = way == 2 ? made_version1(UNIX, 0) : made_new();
+    for (uint32_t run = 0; run < (way == 2 ? 1u : 2u); run++) {
+      if (way < 2) made_run(&m, run + 1);
+      for (uint64_t i = 0; i < 200000; i++)
+        if (way == 2) made_record1(&m, i, 1, 2, i, 0);
+        else made_event(&m, way == 1 ? i ^ 1 : i, OJO_PACKET_SENT, 1, i);
+    }
+    if (way < 2) made_finish(&m);
+    ojo_reader *r = open_bytes(m.bytes, m.size);
+    ojo_reader_event e;
+    uint64_t n = 0, total = 0, before = 0, now, back = 0, steps = 0, off = 0, events = way == 2 ? 200000 : 400000;
+    while (r && ojo_reader_next(r, &e)) {
+      if (++n % 1000) continue;
+      now = ojo_reader_progress(r, &total);
+      back += now < before || now > total;
+      steps += now > before;
+      double share = (double)now / (double)total, right = (double)n / (double)events;
+      off += share < right - 0.25 || share > right + 0.25;
+      before = now;
+    }
+    check(n == events && back == 0 && steps >= 3 && off == 0,
+          "progress %d: %" PRIu64 " events, %" PRIu64 " steps, %" PRIu64 " back, %" PRIu64 " off", way, n,
+          steps, back, off);
+    EXPECT(ojo_reader_progress(r, &total) == total && total == m.size);
+    ojo_reader_rewind(r);
+    EXPECT(ojo_reader_progress(r, &total) == 0 && total == m.size);
+    ojo_reader_close(r);
+    made_free(&m);
+  }
+}
+
+/* Every allocation fails in turn: no crash, nothing leaked, nothing left out silently. */
 static int64_t fail_after, allocated;
 static void *failing_alloc(void *user, size_t bytes) {
   (void)user;
@@ -1171,7 +1317,8 @@ static void test_out_of_memory(void) {
   made_write(&m, at("oom/a.bin"));
   made_write(&m, at("oom/b.bin"));
   bool complete = false;
-  for (int64_t n = 0; n < 500 && !complete; n++) {
+  uint64_t whole[6] = {0}, silent = 0;
+  for (int64_t n = -6; n < 500 && !complete; n++) { /* first the six kinds of filters with all their memory */
     const char *names[1] = {"Mine"};
     uint64_t flows[1] = {1};
     ojo_reader_desc d = desc_of(at("oom"));
@@ -1182,19 +1329,24 @@ static void test_out_of_memory(void) {
     d.category_count = n % 3 ? 0 : 1;
     d.flows = flows;
     d.flow_count = n % 2 != 0;
-    fail_after = n;
+    fail_after = n < 0 ? INT64_MAX : n;
     ojo_reader *r = NULL;
-    ojo_reader_open(&r, &d);
+    uint64_t events = 0;
+    ojo_result opened = ojo_reader_open(&r, &d);
     ojo_reader_event e;
     ojo_reader_run_view view;
-    while (r && ojo_reader_next(r, &e)) (void)ojo_reader_type(r, &e);
+    for (; r && ojo_reader_next(r, &e); events++) (void)ojo_reader_type(r, &e);
+    if (n < 0) whole[(n + 6) % 6] = events;
+    else silent += opened == OJO_OK && events < whole[n % 6] && ojo_reader_error_count(r) == 0;
     while (r && ojo_reader_next_run(r, &view)) continue;
     if (r) (void)ojo_reader_flow(r, 1);
-    complete = r && fail_after > 0;
+    complete = n >= 0 && r && fail_after > 0;
     ojo_reader_close(r);
     if (allocated != 0) break;
   }
   EXPECT(complete);
+  EXPECT(whole[0] && whole[1] && whole[5]);
+  EXPECT_EQUAL(silent, 0);
   EXPECT_EQUAL(allocated, 0);
   made_free(&m);
 }
@@ -1291,6 +1443,8 @@ static void test_follow(void) {
   ojo_reader_rewind(r); /* from the start; one file is gone */
   for (n = 0; n < FOLLOWED * 24 && ojo_reader_next(r, &e); n++) continue;
   EXPECT_EQUAL(n, FOLLOWED * 24);
+  uint64_t total = 0;
+  EXPECT(ojo_reader_progress(r, &total) <= total && total == ojo_reader_trace(r, 0)->bytes);
   stopped_by_signal = r;
   signal(SIGALRM, on_alarm);
   struct itimerval timer;
@@ -1301,6 +1455,68 @@ static void test_follow(void) {
   EXPECT(!ojo_reader_next(r, &e));
   EXPECT(seconds() - start < 5);
   signal(SIGALRM, SIG_DFL);
+  ojo_reader_close(r);
+}
+/* Many files, then nothing for a while, then one more: each is read once, however often the directory was
+ * looked at meanwhile. */
+static void *late_publisher(void *reader) {
+  struct timespec pause = {0, 150000000};
+  nanosleep(&pause, NULL);
+  write_one(at("late/output/200.bin"), 200, 1);
+  nanosleep(&pause, NULL);
+  ojo_reader_stop((ojo_reader *)reader);
+  return NULL;
+}
+static void test_follow_late(void) {
+  const struct timespec long_ago[2] = {{1000000000, 0}, {1000000000, 0}}, epoch[2] = {{0, 0}, {0, 0}};
+  mkdir(at("late"), 0777);
+  mkdir(at("late/output"), 0777);
+  for (int f = 0; f < 128; f++) write_one(at("late/output/%d.bin", f), (uint64_t)f, 1);
+  EXPECT(utimensat(AT_FDCWD, at("late/output"), long_ago, 0) == 0);
+  mkdir(at("old"), 0777);
+  write_one(at("old/a.bin"), 1, 2);
+  EXPECT(utimensat(AT_FDCWD, at("old"), epoch, 0) == 0);
+  char names[2][300];
+  snprintf(names[0], sizeof names[0], "%s/late", root);
+  snprintf(names[1], sizeof names[1], "%s/old", root);
+  const char *paths[2] = {names[0], names[1]};
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  d.paths = paths;
+  d.path_count = 2;
+  d.follow = true;
+  d.follow_poll_ms = 5;
+  ojo_reader *r = open_desc(&d);
+  pthread_t thread;
+  if (!EXPECT(pthread_create(&thread, NULL, late_publisher, r) == 0)) return;
+  ojo_reader_event e;
+  uint64_t n = 0;
+  while (ojo_reader_next(r, &e)) n++;
+  pthread_join(thread, NULL);
+  EXPECT_EQUAL(n, 130);
+  EXPECT_ERRORS(r, 0);
+  ojo_reader_close(r);
+}
+/* A followed directory that can't be listed is reported. */
+static void *spoiler(void *reader) {
+  struct timespec pause = {0, 100000000};
+  rmdir(at("spoiled"));
+  write_text(at("spoiled"), "no directory any more");
+  nanosleep(&pause, NULL);
+  ojo_reader_stop((ojo_reader *)reader);
+  return NULL;
+}
+static void test_follow_spoiled(void) {
+  mkdir(at("spoiled"), 0777);
+  ojo_reader_desc d = desc_of(at("spoiled"));
+  d.follow = true;
+  d.follow_poll_ms = 5;
+  ojo_reader *r = open_desc(&d);
+  pthread_t thread;
+  if (!EXPECT(pthread_create(&thread, NULL, spoiler, r) == 0)) return;
+  EXPECT_EQUAL(count_events(r), 0);
+  pthread_join(thread, NULL);
+  EXPECT(ojo_reader_error_count(r) == 1 && has_error(r, "can't be listed"));
   ojo_reader_close(r);
 }
 static void stop_idle(void *user) { ojo_reader_stop(*(ojo_reader **)user); }
@@ -1319,12 +1535,6 @@ static void test_idle(void) {
   ojo_reader_close(r);
 }
 
-static void write_text(const char *path, const char *text) {
-  FILE *file = fopen(path, "w");
-  if (!file) return;
-  fputs(text, file);
-  fclose(file);
-}
 static void test_dead_pools(void) {
   char line[1024];
   mkdir(at("pools"), 0777);
@@ -1371,9 +1581,13 @@ int main(void) {
   test_shrink();
   test_many_files();
   test_memory();
+  test_schema_memory();
+  test_progress();
   test_out_of_memory();
   test_handlers();
   test_follow();
+  test_follow_late();
+  test_follow_spoiled();
   test_idle();
   test_dead_pools();
   check_remove(root);

@@ -189,6 +189,9 @@ size_t utf8_next(const unsigned char *p, size_t length, uint32_t *code_point);
  * or \u202e; bad UTF-8 as U+FFFD; a backslash stays. At most `room` bytes; returns the end. */
 unsigned char *put_safe(unsigned char *p, size_t room, const void *text, size_t length);
 const char *safe(char *to, size_t room, const char *text); /* the same, with a NUL */
+/* The same in double quotes, within which a quote and a backslash have a backslash before them. At most
+ * `room` bytes more than the two quotes. */
+unsigned char *put_quoted(unsigned char *p, size_t room, const void *text, size_t length);
 size_t columns_of(const char *text);                       /* code points */
 size_t name_length(const char *name);                      /* strlen, cut at NAME_BYTES_MAX */
 
@@ -245,6 +248,7 @@ const char *state_name(uint64_t type, uint64_t value);
 const char *drop_reason_name(uint64_t reason);
 const char *flow_kind_name(unsigned kind);
 unsigned char *put_human(unsigned char *p, uint64_t value, unit u); /* "14.6 KiB", "#12" */
+static inline const char *plural(uint64_t count) { return count == 1 ? "" : "s"; }
 /* "7 client", "1073742848 stream 4": what is known of a flow, for people; up to 64 bytes. */
 unsigned char *put_flow(cat *c, unsigned char *p, uint32_t trace, uint64_t flow);
 /* What FLOW and STREAM_OPENED tell as they pass by: for put_flow, where there is no flow table. */

@@ -3,6 +3,7 @@
 #include "export.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,9 @@ void out_flush(out *o) {
     if (n > 0) {
       from += n;
       o->written += (uint64_t)n;
+    } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) { /* someone made it non-blocking */
+      struct pollfd room = {o->fd, POLLOUT, 0};
+      (void)poll(&room, 1, 1000);
     } else if (n == 0 || errno != EINTR) {
       o->error = n == 0 ? EIO : errno;
     }
@@ -169,6 +173,23 @@ unsigned char *put_safe(unsigned char *p, size_t room, const void *text, size_t 
 const char *safe(char *to, size_t room, const char *text) {
   *put_safe((unsigned char *)to, room - 1, text, strlen(text)) = 0;
   return to;
+}
+
+unsigned char *put_quoted(unsigned char *p, size_t room, const void *text, size_t length) {
+  const unsigned char *from = text, *end = from + length, *limit = p + 1 + room;
+  *p++ = '"';
+  while (from < end && limit - p >= 2) {
+    const unsigned char *to = from;
+    while (to < end && *to != '"' && *to != '\\') to++;
+    p = put_safe(p, (size_t)(limit - p), from, (size_t)(to - from));
+    if (to < end && limit - p >= 2) {
+      *p++ = '\\';
+      *p++ = *to;
+    }
+    from = to < end ? to + 1 : end;
+  }
+  *p++ = '"';
+  return p;
 }
 
 size_t columns_of(const char *text) {

@@ -231,12 +231,7 @@ static unsigned char *put_range(unsigned char *p, uint64_t start, uint64_t end) 
   return p;
 }
 
-static unsigned char *put_quoted(unsigned char *p, const unsigned char *text, size_t length) {
-  *p++ = '"';
-  p = put_safe(p, OUT_ROW_BYTES / 2, text, length);
-  *p++ = '"';
-  return p;
-}
+#define QUOTED_BYTES_MAX (OUT_ROW_BYTES / 2) /* what a row has room for beside the rest of it */
 
 static unsigned char *put_fields(unsigned char *p, const field *fields, size_t count) {
   for (const field *f = fields; f < fields + count; f++) {
@@ -249,7 +244,7 @@ static unsigned char *put_fields(unsigned char *p, const field *fields, size_t c
     *p++ = ' ';
     if (f->kind == FIELD_NUMBER) p = put_human(p, f->number, ns ? UNIT_NS : UNIT_PLAIN);
     if (f->kind == FIELD_WORD) p = put_text(p, f->word);
-    if (f->kind == FIELD_TEXT) p = put_quoted(p, f->bytes, f->length);
+    if (f->kind == FIELD_TEXT) p = put_quoted(p, QUOTED_BYTES_MAX, f->bytes, f->length);
     if (f->kind == FIELD_HEX) p = put_hex(p, f->bytes, f->length);
     if (f->kind == FIELD_ADDRESS) p = put_address(p, f->bytes, f->length);
   }
@@ -294,7 +289,7 @@ static unsigned char *put_flow_event(unsigned char *p, const ojo_reader_event *e
   }
   if ((f = find_field(fields, count, "id"))) p = put_hex(put_text(p, ", id "), f->bytes, f->length);
   if ((f = find_field(fields, count, "label")))
-    p = put_quoted(put_text(p, ", "), f->bytes, f->length);
+    p = put_quoted(put_text(p, ", "), QUOTED_BYTES_MAX, f->bytes, f->length);
   return p;
 }
 
@@ -382,5 +377,6 @@ unsigned char *put_meaning(cat *c, unsigned char *p, const ojo_reader_event *e,
   if (count) return put_fields(p, fields, count);
   const unsigned char *bytes = extension_bytes(e, kind, &length);
   p = put_text(p, "  ");
-  return kind == OJO_VALUE_TEXT ? put_quoted(p, bytes, length) : put_hex(p, bytes, length);
+  return kind == OJO_VALUE_TEXT ? put_quoted(p, QUOTED_BYTES_MAX, bytes, length)
+                                : put_hex(p, bytes, length);
 }

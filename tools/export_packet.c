@@ -52,7 +52,7 @@ typedef struct thread_state { /* what came last on one thread of one trace */
 static struct {
   uint64_t flow, number;
   end *ends;
-  unsigned count;
+  unsigned count, ends_left_out; /* left out: events of further traces */
   link *links;
   uint64_t link_count, link_room, links_left_out;
   thread_state threads[THREADS];
@@ -99,7 +99,11 @@ static bool in_family(cat *c, const end *n, uint64_t flow) {
 static end *end_of(uint32_t trace, bool make) {
   for (unsigned i = 0; i < story.count; i++)
     if (story.ends[i].trace == trace) return &story.ends[i];
-  if (!make || story.count == ENDS_MAX) return NULL;
+  if (!make) return NULL;
+  if (story.count == ENDS_MAX) {
+    story.ends_left_out++;
+    return NULL;
+  }
   end *n = &story.ends[story.count++];
   memset(n, 0, sizeof *n);
   n->trace = trace;
@@ -185,9 +189,9 @@ static void find_peer(cat *c, end *n) {
   mine = f ? *f : root;
   for (uint64_t i = 0; i < count && !n->has_peer; i++) {
     f = ojo_reader_flow_at(c->reader, i);
-    if (!f || f->id_bytes != root.id_bytes || memcmp(f->id, root.id, f->id_bytes) != 0 ||
-        f->role == root.role)
-      continue;
+    if (!f || f->id_bytes != root.id_bytes || memcmp(f->id, root.id, f->id_bytes) != 0) continue;
+    bool roles = f->role && root.role; /* else the far end is that of another trace */
+    if (f->kind != root.kind || (roles ? f->role == root.role : f->trace == root.trace)) continue;
     n->has_peer = true;
     n->peer_trace = f->trace;
     n->peer_flow = f->flow;
@@ -252,6 +256,23 @@ static void tell_ranges(cat *c, line *l, const thread_state *t) {
   if (length >= sizeof l->ranges) length = sizeof l->ranges - 1;
   memcpy(l->ranges, text, length);
   l->ranges[length] = 0;
+}
+
+/* Where the far end's clock shows the same time as ours, the merge orders by trace: a packet comes in after
+ * it was sent and before it was acked all the same. */
+static void order_lines(end *n) {
+  for (unsigned i = 0; i < n->lines; i++) {
+    line moving = n->line[i];
+    unsigned to = i;
+    if (!moving.at_peer) continue;
+    for (unsigned k = i; k-- && n->line[k].time_ns == moving.time_ns;)
+      if (n->line[k].number == moving.number && n->line[k].type == OJO_PACKET_ACKED) to = k;
+    for (unsigned k = i + 1; k < n->lines && n->line[k].time_ns == moving.time_ns; k++)
+      if (n->line[k].number == moving.number && n->line[k].type == OJO_PACKET_SENT) to = k;
+    if (to < i) memmove(&n->line[to + 1], &n->line[to], (i - to) * sizeof moving);
+    if (to > i) memmove(&n->line[i], &n->line[i + 1], (to - i) * sizeof moving);
+    n->line[to] = moving;
+  }
 }
 
 static void second_pass_sender(cat *c, end *n, const ojo_reader_event *e) {
@@ -412,11 +433,14 @@ bool report_packet(cat *c, uint64_t flow, uint64_t number) {
     if (n->sent) find_peer(c, n);
   }
   if (story.links_left_out)
-    complain("%llu retransmissions are not followed: there are more than %u",
-             (unsigned long long)story.links_left_out, LINKS_MAX);
+    complain("%llu retransmission%s not followed: there are more than %u",
+             (unsigned long long)story.links_left_out, plural(story.links_left_out), LINKS_MAX);
   memset(story.threads, 0, sizeof story.threads);
-  cat_rewind(c);
+  if (story.ends_left_out)
+    complain("only the first %u traces with such a packet are shown: choose with --trace", ENDS_MAX);
+  if (story.count) cat_rewind(c);
   while (story.count && cat_next(c, &e)) second_pass(c, &e);
+  for (unsigned i = 0; i < story.count; i++) order_lines(&story.ends[i]);
   bool any_sent = false;
   for (unsigned i = 0; i < story.count; i++) any_sent = any_sent || story.ends[i].sent;
   for (unsigned i = 0; i < story.count; i++) {

@@ -44,9 +44,9 @@ static void print_plot(cat *c, const plot *p, uint64_t type, unsigned columns) {
   uint64_t value = 0, range = p->most - p->least;
   bool seen = false;
   *put_flow(c, name, p->trace, p->flow) = 0;
-  out_format(&c->out, "flow %s  min %s  max %s  last %s  %llu events\n", (char *)name,
+  out_format(&c->out, "flow %s  min %s  max %s  last %s  %llu event%s\n", (char *)name,
              human(a, p->least, type), human(b, p->most, type), human(d, p->last, type),
-             (unsigned long long)p->events);
+             (unsigned long long)p->events, plural(p->events));
   for (unsigned i = 0; i < columns; i++) {
     if (p->set[i]) value = p->value[i], seen = true;
     /* in eighths of the range; double can't overflow, and is exact enough for a picture */
@@ -104,8 +104,8 @@ bool report_plot(cat *c, uint64_t type) {
   out_format(&c->out, "%s from %s to %s\n", type_name, (char *)from, (char *)to);
   for (unsigned i = 0; i < count; i++) print_plot(c, &plots[i], type, columns);
   if (left_out)
-    complain("%llu events of flows beyond the first %u are not shown: choose with --flow",
-             (unsigned long long)left_out, PLOT_FLOWS_MAX);
+    complain("%llu event%s of flows beyond the first %u not shown: choose with --flow",
+             (unsigned long long)left_out, plural(left_out), PLOT_FLOWS_MAX);
   free(plots);
   return true;
 }

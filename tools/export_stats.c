@@ -59,8 +59,9 @@ static void table_pack(table *t) {
 }
 
 static void row_add(row *r, const ojo_reader_event *e) {
-  if (r->count++ == 0) r->first_ns = e->time_ns;
-  r->last_ns = e->time_ns;
+  /* where a file lies about its times, an event may come late */
+  if (r->count++ == 0 || e->time_ns < r->first_ns) r->first_ns = e->time_ns;
+  if (e->time_ns > r->last_ns) r->last_ns = e->time_ns;
   switch (e->type) {
     case OJO_PACKET_SENT:
       r->sent++;
@@ -159,12 +160,12 @@ static void print_traces(cat *c) {
     *put_hex(id, t->id, 16) = 0;
     *put_rfc3339(started, t->start_unix_ns) = 0;
     hex = (char *)id;
-    out_format(&c->out, "trace %s  %s  pid %u  started %s  lasted %s  %llu files  %s\n", hex,
+    out_format(&c->out, "trace %s  %s  pid %u  started %s  lasted %s  %llu file%s  %s\n", hex,
                safe(command, sizeof command, t->command), t->pid, (char *)started,
                human(a, t->last_ns > t->start_unix_ns ? t->last_ns - t->start_unix_ns : 0, UNIT_NS),
-               (unsigned long long)t->files, human(b, t->bytes, UNIT_BYTES));
+               (unsigned long long)t->files, plural(t->files), human(b, t->bytes, UNIT_BYTES));
   }
-  if (count > 100) out_format(&c->out, "... and %u traces more\n", count - 100);
+  if (count > 100) out_format(&c->out, "... and %u trace%s more\n", count - 100, plural(count - 100));
 }
 
 static void print_types(cat *c) {
@@ -212,12 +213,13 @@ static void stats_end(cat *c) {
   char a[32], b[32];
   const row *all = &stats.all;
   print_traces(c);
-  out_format(&c->out, "%llu events in %s, %s/s, %llu flows", (unsigned long long)all->count,
-             human(a, all->last_ns - all->first_ns, UNIT_NS), rate(b, all),
-             (unsigned long long)stats.flows.used);
+  out_format(&c->out, "%llu event%s in %s", (unsigned long long)all->count, plural(all->count),
+             human(a, all->last_ns - all->first_ns, UNIT_NS));
+  if (strcmp(rate(b, all), "-") != 0) out_format(&c->out, ", %s/s", rate(b, all));
+  out_format(&c->out, ", %llu flow%s", (unsigned long long)stats.flows.used, plural(stats.flows.used));
   uint64_t lost = 0;
   for (unsigned i = 0; i < DROP_REASONS; i++) lost += c->lost[i];
-  out_format(&c->out, ", %llu events dropped\n", (unsigned long long)lost);
+  out_format(&c->out, ", %llu event%s dropped\n", (unsigned long long)lost, plural(lost));
   if (all->count) { /* print_types packs the table: its rows in use come first from there on */
     print_types(c);
     print_flows(c);
@@ -278,7 +280,10 @@ bool report_flows(cat *c) {
       out_format(&c->out, "%*s", (int)(strlen(remote_text) < 21 ? 21 - strlen(remote_text) : 0),
                  "");
     if (f->protocol[0]) out_format(&c->out, " %s", safe(text, sizeof text, f->protocol));
-    if (f->label[0]) out_format(&c->out, " \"%s\"", safe(text, sizeof text, f->label));
+    if (f->label[0]) {
+      *put_quoted((unsigned char *)text, sizeof text - 3, f->label, strlen(f->label)) = 0;
+      out_format(&c->out, " %s", text);
+    }
     *put_hex(id, f->id, f->id_bytes <= sizeof f->id ? f->id_bytes : sizeof f->id) = 0;
     if (f->id_bytes) out_format(&c->out, " id %s", (char *)id);
     if (f->collision) out_format(&c->out, " (two flows share this id)");

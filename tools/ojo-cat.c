@@ -112,7 +112,8 @@ static const char help[] =
     "\n"
     "      --recover         write what crashed tracers of the directories PATH left in memory to\n"
     "                        their output/, and print nothing\n"
-    "      --strict          exit with 3 if events were dropped or a file is damaged\n"
+    "      --strict          exit with 3 if events were dropped or a file is damaged; reads all,\n"
+    "                        also what --limit does not print\n"
     "      --help, --version\n"
     "\n"
     "exit status: 0 ok, 1 nothing could be read or the output failed, 2 wrong usage,\n"
@@ -238,6 +239,8 @@ static bool take_fraction(const char **p, uint64_t scale, uint64_t *ns) { /* ".2
   return true;
 }
 
+static bool leap(int year) { return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0); }
+
 /* Days since 1970-01-01 (Gregorian; years are counted from March, so that leap days come last). */
 static int64_t days_from(int64_t year, int month, int day) {
   year -= month <= 2;
@@ -253,7 +256,7 @@ static bool parse_rfc3339(const char *p, uint64_t *unix_ns) {
   uint64_t fraction = 0;
   if (!take_digits(&p, 4, &year) || *p++ != '-' || !take_digits(&p, 2, &month) || *p++ != '-' ||
       !take_digits(&p, 2, &day) || month < 1 || month > 12 || day < 1 ||
-      day > month_days[month - 1])
+      day > month_days[month - 1] || (month == 2 && day == 29 && !leap(year)))
     return false;
   if (*p == 'T' || *p == 't' || *p == ' ') {
     p++;
@@ -566,25 +569,22 @@ static bool resolve_trace(request *q, ojo_reader *r) {
 
 static bool resolve_name(request *q, ojo_reader *r, const char *option, const char *name,
                          list *types) {
-  uint64_t values[16];
-  size_t count = ojo_reader_types_by_name(r, name, values, 16);
+  static uint64_t values[LIST_MAX];
+  size_t count = ojo_reader_types_by_name(r, name, values, LIST_MAX);
   (void)q;
   if (count == 0) {
     complain("--%s: there is no event type '%s', neither in ojo nor in these traces", option, name);
     return false;
   }
-  for (size_t i = 0; i < count && i < 16; i++)
-    if (!list_add(types, values[i])) return too_many(option);
+  for (size_t i = 0; i < count; i++)
+    if (i == LIST_MAX || !list_add(types, values[i])) return too_many(option);
   return true;
 }
 
-/* The application's own categories are known from its types. This looks into the reader, which is
- * compiled into this file: its interface has no list of types. */
-static bool resolve_category(ojo_reader *r, const char *name) {
-  if (strcmp(name, "Application") == 0 || ojo__r_category_by_name(name) != 16) return true;
-  for (const struct ojo__r_schema *s = r->schemas; s; s = s->next)
-    for (size_t i = 0; i < s->count; i++)
-      if (strcmp(s->types[i].category, name) == 0) return true;
+/* The application's own categories are known from its types. */
+static bool resolve_category(const request *q, const ojo_reader *r, const char *name) {
+  if (ojo_reader_category_known(r, name)) return true;
+  if (q->follow && ojo_reader_trace_count(r) == 0) return true; /* it may come */
   complain("--category: there is no category '%s', neither in ojo nor in these traces", name);
   return false;
 }
@@ -613,7 +613,7 @@ static int open_traces(cat *c) {
     q->until_ns = 1; /* 0 is the reader's "no limit" */
   q->opened = open_reader(c, r, !ask);
   for (size_t i = 0; *r && q->opened == OJO_OK && i < q->categories.count; i++)
-    if (!resolve_category(*r, q->categories.items[i])) return EXIT_USAGE;
+    if (!resolve_category(q, *r, q->categories.items[i])) return EXIT_USAGE;
   if (q->opened != OJO_OK || !ask) return -1;
   resolve_moment(*r, &q->since, &q->since_ns);
   resolve_moment(*r, &q->until, &q->until_ns);
@@ -764,9 +764,11 @@ static void tell_traces(const cat *c) {
            count > 8 ? ", ..." : "");
 }
 
-/* The losses in the same traces and times that other filters (a flow, a type) kept from us: only
- * the reader's sum of them is known, so read these events again, for their reasons. */
-static void find_losses(cat *c) {
+/* The losses in the same traces, times and threads that other filters (a flow, a type) kept from us: only
+ * the reader's sum of them is known, which is that of whole runs, so read these events again. False: not
+ * all were found. */
+static bool find_losses(cat *c) {
+  static uint32_t threads[LIST_MAX];
   request *q = c->request;
   const uint64_t type = OJO_EVENTS_DROPPED;
   ojo_reader_desc desc = {
@@ -774,13 +776,26 @@ static void find_losses(cat *c) {
   desc.since_ns = q->since_ns;
   desc.until_ns = q->until_ns;
   desc.trace_id = q->has_trace ? q->trace_id : NULL;
+  for (size_t i = 0; i < q->threads.count; i++) threads[i] = (uint32_t)q->threads.items[i];
+  desc.threads = threads;
+  desc.thread_count = q->threads.count;
   ojo_reader *r;
   ojo_reader_event e;
-  if (ojo_reader_open(&r, &desc) == OJO_OK) {
+  bool opened = ojo_reader_open(&r, &desc) == OJO_OK;
+  if (opened) {
     memset(c->lost, 0, sizeof c->lost);
     while (!interrupted && ojo_reader_next(r, &e)) count_loss(c, &e);
   }
   ojo_reader_close(r);
+  return opened && !interrupted;
+}
+
+/* --strict wants the losses and the damage behind --limit as well. */
+static void read_the_rest(cat *c) {
+  ojo_reader_event e;
+  while (!interrupted && ojo_reader_next(c->reader, &e))
+    if (e.type == OJO_EVENTS_DROPPED && (!c->request->filter_here || passes(c, &e)))
+      count_loss(c, &e);
 }
 
 static uint64_t sum_of_losses(const cat *c) {
@@ -793,22 +808,24 @@ static uint64_t sum_of_losses(const cat *c) {
 static uint64_t tell_losses(cat *c) {
   const request *q = c->request;
   uint64_t total = 0, seen = sum_of_losses(c);
-  bool all_read = !q->has_limit || c->events < q->limit;
+  bool all_read = !q->has_limit || c->events < q->limit || q->strict;
   for (uint32_t i = 0; i < ojo_reader_trace_count(c->reader); i++)
     total += ojo_reader_trace(c->reader, i)->dropped;
-  if (total > seen && all_read && !q->has_stdin && !q->follow && !interrupted) find_losses(c);
+  bool exact = total > seen && all_read && !q->has_stdin && !q->follow && !interrupted && find_losses(c);
   seen = sum_of_losses(c);
+  if (exact) total = seen;
   for (unsigned i = 0; i < DROP_REASONS; i++) {
     const char *reason = drop_reason_name(i);
     char words[32];
     snprintf(words, sizeof words, "%s", reason ? reason : "unknown reason");
     for (char *at = words; *at; at++)
       if (*at == '_') *at = ' ';
-    if (c->lost[i]) complain("%llu events dropped: %s", (unsigned long long)c->lost[i], words);
+    if (c->lost[i])
+      complain("%llu event%s dropped: %s", (unsigned long long)c->lost[i], plural(c->lost[i]), words);
   }
   if (total > seen)
-    complain("%llu events dropped, by what is not shown here: --type EVENTS_DROPPED",
-             (unsigned long long)(total - seen));
+    complain("%llu event%s dropped, by what is not shown here: --type EVENTS_DROPPED",
+             (unsigned long long)(total - seen), plural(total - seen));
   return total > seen ? total : seen;
 }
 
@@ -828,10 +845,11 @@ static uint64_t tell_errors(const cat *c) {
   for (; told < count && told < ERROR_LINES_MAX; told++) {
     const ojo_reader_error *e = ojo_reader_error_at(c->reader, told);
     if (!e) break;
-    complain("%s: at offset %llu: %s", e->path ? e->path : "?", (unsigned long long)e->offset,
-             e->text);
+    if (!e->path[0]) complain("%s", e->text); /* of no one file */
+    else complain("%s: at offset %llu: %s", e->path, (unsigned long long)e->offset, e->text);
   }
-  if (count > told) complain("%llu more errors", (unsigned long long)(count - told));
+  if (count > told)
+    complain("%llu more error%s", (unsigned long long)(count - told), plural(count - told));
   return count;
 }
 
@@ -844,6 +862,7 @@ static int finish(cat *c, bool told) {
     raise(SIGPIPE);
     return EXIT_NOTHING_READ;
   }
+  if (q->strict && q->has_limit && !q->follow && !c->out.error) read_the_rest(c);
   uint64_t lost = tell_losses(c), errors = tell_errors(c);
   if (c->out.error) {
     complain("%s: %s", q->output ? q->output : "standard output", strerror(c->out.error));
@@ -864,13 +883,25 @@ static bool is_input(const request *q, const struct stat *file) {
   return false;
 }
 
+/* Perhaps one of a directory that is to be read, or what standard input is. */
+static bool is_trace(const char *path) {
+  char magic[4] = {0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  bool is = fd >= 0 && read(fd, magic, 4) == 4 && memcmp(magic, OJO_FILE_MAGIC, 4) == 0;
+  if (fd >= 0) close(fd);
+  return is;
+}
+
 /* The output file, written in place. Opening it must not destroy what is to be read. Returns -1,
  * and sets the exit code, if there is none. */
 static int open_output(const request *q, int *code) {
   struct stat file;
   if (!q->output || strcmp(q->output, "-") == 0) return STDOUT_FILENO;
-  if (stat(q->output, &file) == 0 && S_ISREG(file.st_mode) && is_input(q, &file)) {
-    complain("--output: '%s' is what is to be read", q->output);
+  if (stat(q->output, &file) == 0 && S_ISREG(file.st_mode) &&
+      (is_input(q, &file) || is_trace(q->output))) {
+    complain(is_input(q, &file) ? "--output: '%s' is what is to be read"
+                                : "--output: '%s' is a trace: remove it first",
+             q->output);
     *code = EXIT_USAGE;
     return -1;
   }
