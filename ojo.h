@@ -2027,14 +2027,16 @@ static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, 
 }
 
 /* The losses of a level up to `lost`, as one EVENTS_DROPPED. Their times may reach further than those
- * counted here (the owner goes on); the next gap then starts where this one ended. */
+ * counted here (the owner goes on), but a gap ends before `end_ts`, the first event behind it, and starts
+ * where the last one ended. */
 static void ojo__level_lost(struct ojo__core *core, struct ojo__open_run *run, struct ojo__level *level,
-                            uint32_t number, uint64_t count) {
+                            uint32_t number, uint64_t count, uint64_t end_ts) {
   uint64_t first = ojo__to_ts(core, OJO__PEEK(&level->lost_first));
   uint64_t last = ojo__to_ts(core, OJO__PEEK(&level->lost_last));
   uint32_t reason = (uint32_t)OJO__PEEK(&level->reason);
   if (first < level->told_harvested) first = level->told_harvested;
-  if (last < first) last = first;
+  if (last > end_ts) last = end_ts;
+  if (first > last) first = last;
   level->told_harvested = last;
   ojo__run_lost(core, run, number, count, first, last, reason ? reason : (uint32_t)OJO_DROP_NESTING);
   level->ordinal_harvested += count;
@@ -2080,7 +2082,8 @@ static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint6
   if (from == 0 && chunk->ordinal > level->ordinal_harvested) {
     uint64_t gap = chunk->ordinal - level->ordinal_harvested;
     (void)OJO__LOAD(&level->lost); /* pairs with ojo__lose: the times */
-    ojo__level_lost(core, &run, level, thread->number, gap);
+    const ojo_event *next = (const ojo_event *)(const void *)base;
+    ojo__level_lost(core, &run, level, thread->number, gap, ojo__to_ts(core, next->ts));
   }
   uint64_t ordinal = level->ordinal_harvested;
   uint64_t events = ojo__convert(core, &run, base + from, base + end);
@@ -2098,7 +2101,7 @@ static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thre
   struct ojo__open_run run;
   ojo__level_enter(core, level);
   ojo__run_begin(core, &run, thread, 0);
-  ojo__level_lost(core, &run, level, thread->number, lost - level->lost_harvested);
+  ojo__level_lost(core, &run, level, thread->number, lost - level->lost_harvested, UINT64_MAX);
   ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->lost_harvested);
 }
 
@@ -2147,7 +2150,7 @@ static void ojo__harvest_nobody(struct ojo__core *core) {
   pool->gone.lost_harvested += lost;
   if (orphans) {
     if (!level->reason) level->reason = OJO_DROP_THREAD_TABLE;
-    ojo__level_lost(core, &run, level, 0, orphans);
+    ojo__level_lost(core, &run, level, 0, orphans, UINT64_MAX);
   }
   ojo__run_end(core, &run, 0, 0, 0, 0, level->lost_harvested);
 }
@@ -2421,12 +2424,12 @@ static void ojo__file_signal(bool hold, sigset_t *before) {
 }
 
 /* One pass: with `all`, everything committed before it began is in output/ when it returns true. */
-/* Ends a batch that has reached its size. *enough: so little is left that it may wait for the next pass. */
+/* Ends a batch that has reached its size. *enough: what is left makes no full one, and may wait. */
 static bool ojo__batch_full(struct ojo__core *core, bool all, uint64_t left, bool *enough) {
   if (!core->batch.number || core->batch.error || core->batch.offset + core->buffer_used < core->batch_target)
     return true;
   if (!ojo__batch_end(core)) return false;
-  *enough = !all && left < core->batch_target / 4;
+  *enough = !all && left < core->batch_target;
   return true;
 }
 
@@ -2437,7 +2440,9 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
   ojo__gather(core);
   bool any = core->queue_next != OJO__NONE || core->noted_count || ojo__losses_pending(core);
   ojo__anchor_take(core, any); /* after the limits were noted */
-  uint64_t left = core->noted_count * (uint64_t)OJO__CHUNK_BYTES;
+  uint64_t left = 0; /* at most */
+  for (uint32_t i = 0; i < core->noted_count; i++)
+    if (OJO__LOAD(&core->chunks[core->noted[i].index].lease) == core->noted[i].lease) left += OJO__CHUNK_BYTES;
   for (uint32_t i = core->queue_next; i != OJO__NONE; i = core->chunks[i].next - 1) left += OJO__CHUNK_BYTES;
   while (ok && core->queue_next != OJO__NONE) {
     struct ojo__chunk *chunk = &core->chunks[core->queue_next];

@@ -56,7 +56,7 @@ rm -rf "$dir/one" "$dir/few" "$dir/ctf"
 echo
 
 # ojo-cat's own memory (RssAnon) while it reads 5 GB in 1,000 files: the peak of samples.
-"$figures" make "$dir/many" 215000000 5200000
+"$figures" make "$dir/many" 215000000 5000000
 files=$(ls "$dir/many/output" | wc -l)
 bytes=$(du -sb "$dir/many/output" | cut -f 1)
 "$cat" -f csv "$dir/many" > /dev/null &
