@@ -1414,7 +1414,8 @@ static uint32_t ojo__take_fresh(struct ojo__core *core, uint64_t *fresh, uint64_
  * or the tmpfs is. */
 static uint32_t ojo__take_chunk(struct ojo__core *core, int level) {
   struct ojo__pool *pool = core->pool;
-  uint32_t shared = core->chunk_count - core->nested_count, index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
+  uint32_t shared = core->chunk_count - core->nested_count;
+  uint32_t index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
   if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
     index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
   if (index == OJO__NONE && (index = ojo__pop(&pool->line_free[2], OJO__CHUNK_LINKS(core))) != OJO__NONE) {
