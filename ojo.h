@@ -90,7 +90,7 @@
 #include <stdint.h>
 
 #define OJO_VERSION "0.1.0"
-#define OJO_ABI UINT64_C(0x6f6a6f0000000001) /* changes with any change to a struct or an inline function */
+#define OJO_ABI UINT64_C(0x6f6a6f0000000002) /* changes with any change to a struct or an inline function */
 
 #if defined(__GNUC__)
 #define OJO__UNUSED __attribute__((unused))
@@ -312,7 +312,7 @@ typedef struct ojo_run { /* RUN's extension (n = 2); RUN.payload slots of thread
   uint32_t crc;            /* CRC32C of the run's slots; 0: none */
   uint32_t events;         /* in the run, without THREAD */
   uint16_t flags, level;
-  uint64_t lost_before;    /* by this (thread, level) since the trace's start, before this run's events */
+  uint64_t lost_before;    /* lost (or overwritten) by this (thread, level) before this run's events */
   uint64_t zero;
 } ojo_run;
 
@@ -359,6 +359,7 @@ typedef enum ojo_clock {
 
 typedef enum ojo_overflow { /* what happens when no chunk is free */
   OJO_OVERFLOW_DROP_NEWEST = 0, /* the new event is dropped and counted */
+  OJO_OVERFLOW_DROP_OLDEST = 1, /* flight recorder: the oldest are overwritten and counted; see ojo_snapshot */
   OJO_OVERFLOW_BLOCK = 2        /* the recorder waits, up to block_timeout_ms, then drops and counts */
 } ojo_overflow;
 
@@ -407,7 +408,7 @@ typedef struct ojo_desc { /* zero is the default */
 typedef struct ojo_stats { /* counts since ojo_open. Exact once the recorders have stopped */
   uint64_t recorded;     /* events accepted; filtered and sampled-out ones are in no count */
   uint64_t dropped;      /* events refused: pool full, block timeout, nesting, too many threads, too long */
-  uint64_t overwritten;  /* reserved: 0 */
+  uint64_t overwritten;  /* of recorded: no longer in the pool, OJO_OVERFLOW_DROP_OLDEST */
   uint64_t written;      /* of recorded: in files of output/ */
   uint64_t batches;      /* files published */
   uint64_t bytes;        /* of these files */
@@ -472,8 +473,23 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc);
  * number; a pool on tmpfs then stays for ojo_recover). In a fork child it does nothing. */
 OJO_API ojo_result ojo_close(ojo_tracer *t);
 /* Returns once all that was recorded before the call, by any thread, is in DIR/output/; OJO_ERR_TIMEOUT
- * after 10 s, OJO_ERR_IO with no_thread when the write failed, OJO_ERR_MODE from within the logger. */
+ * after 10 s, OJO_ERR_IO with no_thread when the write failed, OJO_ERR_MODE from within the logger, and for a
+ * flight recorder, which writes only snapshots. */
 OJO_API ojo_result ojo_flush(ojo_tracer *t);
+/* Flight recorder (OJO_OVERFLOW_DROP_OLDEST, else OJO_ERR_MODE): writes all that the pool holds at this moment
+ * into the file `path`, beside it first and then renamed over it; NULL: as a file of its own in DIR/output/.
+ * Nothing is cleared, recorders are not stopped, what was overwritten is counted in the file. Any thread, but not
+ * a signal handler; snapshots come one after another. OJO_ERR_IO: logged, errno is set. */
+OJO_API ojo_result ojo_snapshot(ojo_tracer *t, const char *path);
+/* Takes such a snapshot whenever the process gets the signal: by the flusher thread, soon after; with no_thread
+ * in the handler itself. `path` is taken against today's working directory. The handler that was installed before
+ * is called too. Until ojo_close. OJO_ERR_ARGUMENT for the signals of ojo_dump_on_crash. */
+OJO_API ojo_result ojo_snapshot_on_signal(ojo_tracer *t, int signo, const char *path);
+/* On SIGSEGV, SIGBUS, SIGABRT, SIGFPE and SIGILL: the flusher writes what t holds into DIR/output/ (a flight
+ * recorder's as ojo_snapshot(t, NULL)), while the handler waits for it, at most 3 s; then the handler that was
+ * installed before is called, or the process ends as it would have. The handler itself only stores and waits:
+ * async-signal-safe. A stack overflow needs a sigaltstack of the thread. SIGKILL needs none of this: ojo_recover. */
+OJO_API ojo_result ojo_dump_on_crash(ojo_tracer *t);
 OJO_API ojo_stats ojo_query_stats(ojo_tracer *t); /* zeros for NULL. Thread-safe; walks the pool's headers */
 OJO_API ojo_desc ojo_query_desc(ojo_tracer *t);   /* what is in force, defaults filled in; no types */
 OJO_API const char *ojo_result_string(ojo_result result); /* never NULL */
@@ -514,13 +530,15 @@ OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t);
 
 struct ojo__chunk { /* a chunk's header: one cache line in the pool's dense array of them */
   uint64_t committed; /* bytes. Owner: release. Flusher: acquire. The bytes below it are whole events */
-  uint64_t lease;     /* number << 2 | state; numbers are never repeated */
+  uint64_t lease;     /* number << 3 | pinned << 2 | state; numbers are never repeated */
   uint64_t ordinal;   /* attempts of this (thread, level) before slot 0. Owner, at lease */
+  uint64_t lost;      /* of these: lost. Owner, at lease */
   uint32_t thread;    /* index into the pool's thread table */
   uint16_t level, flags;
-  uint32_t next;      /* link of the free or full list: index + 1 */
+  uint32_t next;      /* link of the free or full list, or of its level's chain: index + 1 */
   uint32_t extension_slots; /* among the committed. Owner */
-  uint64_t published, harvested, batch; /* flusher only */
+  uint32_t published, harvested; /* bytes; flusher only, as batch */
+  uint64_t batch;
 };
 struct ojo__lease { /* of one thread, for its hottest tracer, outside signal handlers */
   uint64_t generation; /* of the tracer; a frame's address while a record is under way; 0: none */
@@ -529,7 +547,7 @@ struct ojo__lease { /* of one thread, for its hottest tracer, outside signal han
   unsigned char *base; /* the chunk's slots */
 };
 /* Stands for "no chunk": full, and never written to. */
-#define OJO__NO_CHUNK {OJO__CHUNK_LIMIT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define OJO__NO_CHUNK {OJO__CHUNK_LIMIT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 /* initial-exec: the default model of -fPIC doubles the cost of a record. */
 #define OJO__TLS __thread __attribute__((tls_model("initial-exec")))
 #ifdef OJO_STATIC
@@ -560,17 +578,19 @@ OJO__INLINE bool ojo__wanted(const ojo_tracer *t, uint32_t type, uint32_t flow) 
   return OJO__LIKELY(below >= 1024u) || !ojo__sampled_out(below, flow);
 }
 
-OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
+OJO__INLINE uint64_t ojo__tick(void) {
 #if defined(__x86_64__)
-  if (OJO__LIKELY(t->clock == OJO_CLOCK_TSC)) return __builtin_ia32_rdtsc();
+  return __builtin_ia32_rdtsc();
 #elif defined(__aarch64__)
-  if (OJO__LIKELY(t->clock == OJO_CLOCK_CNTVCT)) {
-    uint64_t tick;
-    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(tick));
-    return tick;
-  }
+  uint64_t tick;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(tick));
+  return tick;
+#else
+  return 0;
 #endif
-  return ojo__clock_raw(t);
+}
+OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
+  return OJO__LIKELY(t->clock >= OJO_CLOCK_TSC) ? ojo__tick() : ojo__clock_raw(t);
 }
 
 /* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type.
@@ -628,6 +648,11 @@ OJO__NOTHING(ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc)) {
 }
 OJO__NOTHING(ojo_result ojo_close(ojo_tracer *t)) { return (void)t, OJO_OK; }
 OJO__NOTHING(ojo_result ojo_flush(ojo_tracer *t)) { return (void)t, OJO_OK; }
+OJO__NOTHING(ojo_result ojo_snapshot(ojo_tracer *t, const char *path)) { return (void)t, (void)path, OJO_OK; }
+OJO__NOTHING(ojo_result ojo_snapshot_on_signal(ojo_tracer *t, int signo, const char *path)) {
+  return (void)t, (void)signo, (void)path, OJO_OK;
+}
+OJO__NOTHING(ojo_result ojo_dump_on_crash(ojo_tracer *t)) { return (void)t, OJO_OK; }
 OJO__NOTHING(ojo_stats ojo_query_stats(ojo_tracer *t)) {
   static ojo_stats zero;
   return (void)t, zero;
@@ -892,9 +917,11 @@ static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t b
 }
 #endif /* OJO__HASH_GUARD */
 
-/* ================================================================================================ */
-#if defined(OJO_IMPLEMENTATION) && !defined(OJO_DISABLE) && !defined(OJO_IMPLEMENTATION_GUARD)
-#define OJO_IMPLEMENTATION_GUARD
+/* ---- the pool and what makes files of it: what the tracer, recovery and the reader of a dead pool share */
+
+#if (defined(OJO_IMPLEMENTATION) || defined(OJO_READER_IMPLEMENTATION)) && !defined(OJO_DISABLE) && \
+    !defined(OJO__IMAGE_GUARD)
+#define OJO__IMAGE_GUARD
 
 #if !defined(__linux__) || !defined(__LP64__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "ojo.h records on 64-bit little-endian Linux; define OJO_DISABLE elsewhere"
@@ -926,6 +953,7 @@ static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t b
 #if !defined(MAP_ANONYMOUS) || !defined(O_NOFOLLOW)
 #error "ojo.h: a libc header came before it under strict -std=c11: include ojo.h first, or define _DEFAULT_SOURCE"
 #else /* to the end: one error, not a hundred */
+#define OJO__IMAGE
 
 #ifndef OJO_ASSERT
 #include <assert.h>
@@ -973,20 +1001,24 @@ enum {
   OJO__CHUNKS_MIN = 4,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
+  OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
   OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
-  OJO__POOL_VERSION = 1,    /* changes with any struct of the pool */
+  OJO__POOL_VERSION = 2,    /* changes with any struct of the pool */
   OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
 enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.h> is not everywhere */
-enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2 };           /* low bits of ojo__chunk.lease */
-enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
+/* The low 3 bits of ojo__chunk.lease: a state, and in a flight recorder perhaps a pin of a snapshot. PARKED:
+ * taken off its chain to be overwritten, found pinned, and left to the snapshot to give back. */
+enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STATE = 3, OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
+enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2, OJO__THREAD_RETIRING = 3 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
 #define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
 #define OJO__NONE UINT32_MAX
 
 /* One (thread, level)'s counts. The owner alone writes the first half, the flusher the second. */
 struct ojo__level {
+  uint64_t chain;    /* flight recorder: its chunks, oldest first; tag << 24 | index + 1. See >>recorder */
   uint64_t attempts; /* in chunks handed off, and lost */
   uint64_t lost;     /* release; the flusher's acquire makes the times and reason before it visible */
   uint64_t lost_first, lost_last; /* raw times of the losses that the flusher has not taken */
@@ -995,6 +1027,8 @@ struct ojo__level {
   uint64_t ordinal_published, ordinal_harvested, lost_published, lost_harvested;
   uint64_t told_published, told_harvested; /* end of the last gap told, ts */
   uint64_t batch;
+  uint64_t overwritten; /* flight recorder: as told in the file under way */
+  uint64_t newest; /* the chain's end: index + 1. Owner */
 };
 struct ojo__thread {
   uint32_t number; /* unique in the trace; 0: entry is free */
@@ -1011,6 +1045,14 @@ struct ojo__thread {
 };
 struct ojo__anchor {
   uint64_t tick, ns;
+};
+/* Events that went unwritten after they were accepted, with no thread's entry left to tell it: with files that
+ * were deleted for disk_bytes_max, or in a flight recorder the last chunk of a thread that had ended. */
+struct ojo__gone {
+  uint64_t events, lost;       /* all of them; of their threads' own losses, those that only they told */
+  uint64_t first_ts, last_ts;  /* of the files deleted; a flight recorder's: 0, and as last_raw */
+  uint64_t last_raw;
+  uint64_t events_published, events_harvested, lost_published, lost_harvested; /* told so far */
 };
 
 /* The pool: this header, anchors, thread table, chunk headers, chunks, at the offsets that it names. It
@@ -1034,10 +1076,10 @@ struct ojo__pool {
   uint64_t batches;         /* published: the next file's number */
   uint64_t last_number;     /* of the file that is being renamed, or was last: a crash in between shows */
   struct ojo__level nobody; /* losses of threads without an entry: thread 0's */
-  struct {                  /* with files that were deleted for disk_bytes_max: all, and told so far */
-    uint64_t events, lost, first_ts, last_ts;
-    uint64_t events_published, events_harvested, lost_published, lost_harvested;
-  } gone;
+  struct ojo__gone gone;
+  uint64_t overflow;        /* ojo_overflow */
+  uint64_t line_recorder[8]; /* flight recorder. [0]: events overwritten, [1]: threads alive, [2]: entries of
+                                threads that ended, [3]: where the search for the oldest of these goes on */
 };
 
 struct ojo__published { /* a batch in output/, for disk_bytes_max */
@@ -1048,11 +1090,12 @@ struct ojo__batch { /* the one being written */
   int fd;            /* -1: none */
   int error;         /* errno of what failed; 0: nothing has */
   const char *failed; /* the step that did */
-  uint64_t number, offset, slots, events, lost, deleted, first_ts, last_ts;
+  uint64_t number, us, offset, slots, events, lost, deleted, first_ts, last_ts;
 };
-struct ojo__noted { /* a leased chunk, as the pass found it */
-  uint32_t index;
-  uint64_t lease, committed;
+struct ojo__noted { /* a chunk, as a pass, a snapshot or a recoverer found it */
+  uint32_t index, thread, level;
+  bool pinned;
+  uint64_t lease, committed, ordinal;
 };
 
 struct ojo__kind { /* of trouble, that was logged */
@@ -1079,6 +1122,10 @@ struct ojo__core {
   int pool_fd, lock_fd, staging_fd, output_fd;
   char pool_path[128], link_name[64];
   bool crash_safe, closing, recovering;
+  bool dump, mute; /* ojo_dump_on_crash; in a signal handler: no logging */
+  uint32_t crashed, signalled; /* a handler asks for a snapshot */
+  uint32_t snapshotting; /* threads' entries are not retired meanwhile */
+  uint64_t snapshots;
   bool kept; /* closed with events that could not be written: the pool stays, as after a crash */
   pid_t pid;
   pthread_t thread;
@@ -1086,6 +1133,7 @@ struct ojo__core {
   uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself */
   uint32_t wake, sleeping, stop, freed, waiters; /* futexes and their flags */
   uint32_t requested, done, ended;               /* ojo_flush calls; done is a futex */
+  uint32_t crash_request;
   /* the flusher's, under pass_lock */
   unsigned char *buffer;
   size_t buffer_used;
@@ -1110,138 +1158,12 @@ struct ojo__core {
   uint64_t written, bytes, write_errors, deleted, flush_ns_max;
 };
 
-/* Thread-local, beside ojo__hot. initial-exec for the same reason, and because other models allocate. */
-struct ojo__context { /* this thread's leases from one tracer */
-  uint64_t generation; /* 0: free */
-  ojo_tracer *t;
-  struct ojo__thread *thread;
-  struct {
-    struct ojo__chunk *chunk; /* or OJO__NONE_LEASED */
-    unsigned char *base;
-  } lease[OJO__LEVELS];
-};
-struct ojo__local {
-  struct ojo__context context[OJO__CONTEXTS];
-  struct ojo__context *hot;             /* whose level 0 is in ojo__hot */
-  uint64_t busy[OJO__LEVELS];           /* markers of levels 1 and up, as ojo__hot.generation is of 0 */
-  uint64_t serial;
-  uintptr_t stack_low, stack_high;      /* of the thread's own stack; high 1: can't be known */
-  bool registered, evicted;
-};
-#ifdef OJO_STATIC
-static OJO__TLS struct ojo__local ojo__local;
-#else
-static const struct ojo__chunk ojo__no_chunk = OJO__NO_CHUNK;
-OJO__TLS struct ojo__lease ojo__hot = {0, 0, (struct ojo__chunk *)&ojo__no_chunk, 0};
-static OJO__TLS struct ojo__local ojo__local;
-#endif
-#define OJO__NONE_LEASED ((struct ojo__chunk *)&ojo__no_chunk)
-
-/* Weak, so that OJO_STATIC copies in one program count on, and hand out no id twice. */
-__attribute__((weak, visibility("default"))) uint32_t ojo__flow_count_shared;
-
-static pthread_mutex_t ojo__lock = PTHREAD_MUTEX_INITIALIZER; /* open, close, fork */
-static struct ojo__core *ojo__cores;                          /* under it */
-static uint64_t ojo__closings;
-static pthread_key_t ojo__key;
-static bool ojo__key_made;
-static pthread_once_t ojo__once = PTHREAD_ONCE_INIT;
-/* Weak too: the copies share tracers' thread tables. */
-__attribute__((weak, visibility("default"))) uint64_t ojo__serials_shared;
-
-static void ojo__log_args(struct ojo__core *core, const char *format, va_list args) {
-  char line[1024];
-  vsnprintf(line, sizeof line, format, args);
-  if (core->desc.logger.log) core->desc.logger.log(core->desc.logger.user, line);
-  else fprintf(stderr, "ojo: %s\n", line);
-}
-static void ojo__log(struct ojo__core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void ojo__log(struct ojo__core *core, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  ojo__log_args(core, format, args);
-  va_end(args);
-}
-
-static void *ojo__alloc(struct ojo__core *core, size_t bytes) {
-  return core->desc.allocator.alloc ? core->desc.allocator.alloc(core->desc.allocator.user, bytes)
-                                    : malloc(bytes);
-}
-static void ojo__free(struct ojo__core *core, void *memory) {
-  if (!memory) return;
-  if (core->desc.allocator.free) core->desc.allocator.free(core->desc.allocator.user, memory);
-  else free(memory);
-}
-
-/* Descriptors that are kept are never 0, 1 or 2: where the program closed these, its own output to stderr
- * would go into them. */
-static int ojo__keep_fd(int fd) {
-  if (fd < 0 || fd > 2) return fd;
-  int other = fcntl(fd, F_DUPFD_CLOEXEC, 3), error = errno;
-  close(fd);
-  errno = error;
-  return other;
-}
-/* Forgets the number before it is free for others: a fork child closes what is still noted here. */
-static int ojo__close_fd(int *fd) {
-  int old = *fd;
-  *fd = -1;
-  return old >= 0 ? close(old) : 0;
-}
-
-static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
-  return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
-}
-/* Waits while *word is `value`, at most ns; returns early too. */
-static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
-  struct timespec ts;
-  ts.tv_sec = (time_t)(ns / 1000000000u);
-  ts.tv_nsec = (long)(ns % 1000000000u);
-  ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
-}
-static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
-
 /* ---- >>clock ------------------------------------------------------------------------------------ */
 
 static uint64_t ojo__clock_ns(clockid_t id) {
   struct timespec ts;
   clock_gettime(id, &ts);
   return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t) {
-  uint64_t ns = t->clock == OJO_CLOCK_MANUAL ? OJO__PEEK(&t->manual_now_ns) : ojo__clock_ns(CLOCK_MONOTONIC);
-  return ns | OJO__NS_BIT;
-}
-
-static bool ojo__ticks(const ojo_tracer *t) {
-  return t->clock == OJO_CLOCK_TSC || t->clock == OJO_CLOCK_CNTVCT;
-}
-
-/* Reads a small file of /proc or /sys. Returns the bytes read, NUL-terminated in text; 0: none. */
-static size_t ojo__read_text(const char *path, char *text, size_t room) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  ssize_t got = fd < 0 ? -1 : read(fd, text, room - 1);
-  if (fd >= 0) close(fd);
-  text[got > 0 ? got : 0] = 0;
-  return got > 0 ? (size_t)got : 0;
-}
-
-/* CPUID 0x80000007, EDX bit 8 is what Linux shows as constant_tsc and nonstop_tsc; that the kernel keeps
- * time by it says that it is in step on all cores (the kernel's watchdog drops it otherwise). */
-static ojo_clock ojo__clock_choose(ojo_clock wanted) {
-  if (wanted == OJO_CLOCK_MONOTONIC || wanted == OJO_CLOCK_MANUAL) return wanted;
-#if defined(__x86_64__) && !defined(OJO_NO_TSC)
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  char source[32];
-  if (__get_cpuid(0x80000007u, &a, &b, &c, &d) && (d & 256u) &&
-      ojo__read_text("/sys/devices/system/clocksource/clocksource0/current_clocksource", source,
-                     sizeof source) && strcmp(source, "tsc\n") == 0)
-    return OJO_CLOCK_TSC;
-#elif defined(__aarch64__) && !defined(OJO_NO_TSC)
-  return OJO_CLOCK_CNTVCT; /* architected: constant rate, in step on all cores */
-#endif
-  return OJO_CLOCK_MONOTONIC;
 }
 
 /* A tick and the CLOCK_MONOTONIC ns of the same moment: the narrowest of 8 brackets. Anchors must be
@@ -1253,15 +1175,14 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
   struct ojo__pool *pool = core->pool;
   struct ojo__anchor best = {0, 0}, *last;
   uint64_t width = UINT64_MAX, count = pool->anchor_count;
-  if (!ojo__ticks(core->t)) return;
+  if (pool->file.clock < OJO_CLOCK_TSC) return; /* ns are stored as they are */
   if (!keep && core->anchor_idle && count > 1) { /* idle still: this one takes the last one's place */
     count--;
     core->segment_ticks = 0;
   }
   core->anchor_idle = !keep;
   for (int i = 0; i < 8; i++) {
-    uint64_t before = ojo__raw_now(core->t), ns = ojo__clock_ns(CLOCK_MONOTONIC);
-    uint64_t after = ojo__raw_now(core->t);
+    uint64_t before = ojo__tick(), ns = ojo__clock_ns(CLOCK_MONOTONIC), after = ojo__tick();
     if (after - before >= width) continue;
     width = after - before;
     best.tick = before + width / 2;
@@ -1319,6 +1240,678 @@ OJO__INLINE uint64_t ojo__to_ts(struct ojo__core *core, uint64_t raw) {
     ns = core->from.ns + (uint64_t)(((wide)ticks * core->segment_mult) >> 40);
   }
   return ns > start ? ns - start : 0;
+}
+
+/* ---- >>image ------------------------------------------------------------------------------------ */
+
+static uint64_t ojo__round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+
+static bool ojo__batch_failed(struct ojo__core *core, const char *step) {
+  if (!core->batch.error) {
+    core->batch.error = errno ? errno : EIO;
+    core->batch.failed = step;
+  }
+  return false;
+}
+
+static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t length, uint64_t at) {
+  const unsigned char *p = (const unsigned char *)bytes;
+  while (length) {
+    ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return ojo__batch_failed(core, "write a file");
+    p += done;
+    length -= (size_t)done;
+    at += (uint64_t)done;
+  }
+  return true;
+}
+
+static bool ojo__buffer_write(struct ojo__core *core) {
+  size_t used = core->buffer_used;
+  core->buffer_used = 0;
+  if (core->batch.error || !ojo__write_all(core, core->buffer, used, core->batch.offset)) return false;
+  core->batch.offset += used;
+  return true;
+}
+
+static void ojo__batch_zero(struct ojo__core *core, uint64_t number) {
+  struct ojo__batch *b = &core->batch;
+  memset(b, 0, sizeof *b);
+  b->fd = -1;
+  b->number = number;
+  b->offset = core->pool->file.header_bytes;
+  b->first_ts = UINT64_MAX;
+  b->us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
+  core->buffer_used = 0;
+}
+
+/* A run under construction, at the end of the buffer. */
+struct ojo__open_run {
+  unsigned char *at;
+  uint64_t least, greatest, last, events;
+  bool unsorted;
+};
+
+static ojo_event *ojo__buffer_slot(struct ojo__core *core) {
+  return (ojo_event *)(void *)(core->buffer + core->buffer_used);
+}
+
+/* Room for a run of `bytes`, a THREAD and two EVENTS_DROPPED; its RUN is filled in at its end. */
+static void ojo__run_begin(struct ojo__core *core, struct ojo__open_run *run, struct ojo__thread *thread,
+                           uint64_t bytes) {
+  if (core->buffer_used + bytes + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core);
+  run->at = core->buffer + core->buffer_used;
+  run->least = UINT64_MAX;
+  run->greatest = run->last = run->events = 0;
+  run->unsorted = false;
+  core->buffer_used += 3 * OJO_SLOT_BYTES;
+  if (!thread || thread->batch == core->batch.number) return;
+  thread->batch = core->batch.number;
+  ojo_event *slot = ojo__buffer_slot(core);
+  slot->ts = ojo__to_ts(core, thread->first_raw);
+  slot->type = OJO_THREAD | 1u << OJO_EXTENSION_SHIFT;
+  slot->flow = thread->number;
+  slot->payload = thread->tid | (uint64_t)core->pool->file.pid << 32;
+  memset(slot + 1, 0, sizeof *slot);
+  memcpy(slot + 1, thread->name, sizeof thread->name);
+  core->buffer_used += 2 * OJO_SLOT_BYTES;
+}
+
+static void ojo__run_lost(struct ojo__core *core, struct ojo__open_run *run, uint32_t number, uint64_t count,
+                          uint64_t first_ts, uint64_t last_ts, uint32_t reason) {
+  ojo_event *slot = ojo__buffer_slot(core);
+  ojo_dropped *dropped = (ojo_dropped *)(void *)(slot + 1);
+  slot->ts = first_ts;
+  slot->type = OJO_EVENTS_DROPPED | 1u << OJO_EXTENSION_SHIFT;
+  slot->flow = number;
+  slot->payload = count;
+  dropped->first_ts = first_ts;
+  dropped->last_ts = last_ts;
+  dropped->reason = reason;
+  dropped->source = 0;
+  core->buffer_used += 2 * OJO_SLOT_BYTES;
+  if (first_ts < run->last) run->unsorted = true;
+  if (first_ts < run->least) run->least = first_ts;
+  if (first_ts > run->greatest) run->greatest = first_ts;
+  run->last = first_ts;
+  run->events++;
+  if (reason == OJO_DROP_DISK_LIMIT) core->batch.deleted += count;
+  else core->batch.lost += count;
+}
+
+static void ojo__run_end(struct ojo__core *core, struct ojo__open_run *run, uint32_t number, uint32_t tid,
+                         int level, uint64_t first_ordinal, uint64_t lost_before) {
+  ojo_event *slot = (ojo_event *)(void *)run->at;
+  ojo_run *head = (ojo_run *)(void *)(slot + 1);
+  uint64_t bytes = (uint64_t)(core->buffer + core->buffer_used - run->at) - 3 * OJO_SLOT_BYTES;
+  memset(slot, 0, 3 * OJO_SLOT_BYTES);
+  slot->ts = run->least;
+  slot->type = OJO_RUN | 2u << OJO_EXTENSION_SHIFT;
+  slot->flow = number;
+  slot->payload = bytes / OJO_SLOT_BYTES;
+  head->first_ordinal = first_ordinal;
+  head->last_ts = run->greatest;
+  head->tid = tid;
+  head->events = (uint32_t)run->events;
+  head->flags = (uint16_t)((run->unsorted ? OJO_RUN_UNSORTED : 0) | (level ? OJO_RUN_HANDLER : 0) |
+                           (core->recovering ? OJO_RUN_RECOVERED : 0));
+  head->level = (uint16_t)level;
+  head->lost_before = lost_before;
+  if (core->desc.checksums) head->crc = ojo__crc32c(0, slot + 3, bytes);
+  struct ojo__batch *b = &core->batch;
+  b->slots += 3 + bytes / OJO_SLOT_BYTES;
+  if (run->least < b->first_ts) b->first_ts = run->least;
+  if (run->greatest > b->last_ts) b->last_ts = run->greatest;
+}
+
+/* Copies slots [from, to) to the run, times converted. Returns the events. */
+static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, const unsigned char *from,
+                             const unsigned char *to) {
+  ojo_event *out = ojo__buffer_slot(core);
+  uint64_t events = 0, last = run->last, least = run->least, greatest = run->greatest;
+  bool unsorted = run->unsorted;
+  while (from < to) {
+    const ojo_event *in = (const ojo_event *)(const void *)from;
+    uint32_t extra = in->type >> OJO_EXTENSION_SHIFT;
+    uint64_t ts = ojo__to_ts(core, in->ts);
+    out->ts = ts;
+    out->type = in->type;
+    out->flow = in->flow;
+    out->payload = in->payload;
+    unsorted |= ts < last;
+    last = ts;
+    if (ts < least) least = ts;
+    if (ts > greatest) greatest = ts;
+    events++;
+    out++;
+    from += OJO_SLOT_BYTES;
+    if (OJO__UNLIKELY(extra)) {
+      memcpy(out, from, (size_t)extra * OJO_SLOT_BYTES);
+      out += extra;
+      from += (size_t)extra * OJO_SLOT_BYTES;
+    }
+  }
+  OJO_ASSERT(from == to);
+  core->buffer_used = (size_t)((unsigned char *)out - core->buffer);
+  run->last = last;
+  run->least = least;
+  run->greatest = greatest;
+  run->unsorted = unsorted;
+  run->events += events;
+  return events;
+}
+
+/* The losses of a level up to `lost`, as one EVENTS_DROPPED. Their times may reach further than those
+ * counted here (the owner goes on), but a gap ends before `end_ts`, the first event behind it, and starts
+ * where the last one ended. */
+static void ojo__level_lost(struct ojo__core *core, struct ojo__open_run *run, struct ojo__level *level,
+                            uint32_t number, uint64_t count, uint64_t end_ts) {
+  uint64_t first = ojo__to_ts(core, OJO__PEEK(&level->lost_first));
+  uint64_t last = ojo__to_ts(core, OJO__PEEK(&level->lost_last));
+  uint32_t reason = (uint32_t)OJO__PEEK(&level->reason);
+  if (first < level->told_harvested) first = level->told_harvested;
+  if (last > end_ts) last = end_ts;
+  if (first > last) first = last;
+  level->told_harvested = last;
+  ojo__run_lost(core, run, number, count, first, last, reason ? reason : (uint32_t)OJO_DROP_NESTING);
+  level->ordinal_harvested += count;
+  level->lost_harvested += count;
+}
+
+/* Takes a chunk's events in [from, end) into the file, with a gap before them; `level` keeps what was told so
+ * far of their (thread, level). */
+static void ojo__emit(struct ojo__core *core, struct ojo__level *level, const struct ojo__chunk *chunk, uint64_t from,
+                      uint64_t end) {
+  struct ojo__thread *thread = &core->threads[chunk->thread];
+  const unsigned char *base = core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
+  struct ojo__open_run run;
+  ojo__run_begin(core, &run, thread, end - from);
+  /* What is missing before the chunk: lost, or overwritten. Losses that were told ahead of it count already. */
+  if (from == 0 && chunk->ordinal > level->ordinal_harvested) {
+    uint64_t gap = chunk->ordinal - level->ordinal_harvested;
+    uint64_t lost = chunk->lost > level->lost_harvested ? chunk->lost - level->lost_harvested : 0;
+    uint64_t next_ts = ojo__to_ts(core, ((const ojo_event *)(const void *)base)->ts);
+    if (lost > gap) lost = gap;
+    if (gap > lost) {
+      uint64_t first = ojo__to_ts(core, thread->first_raw);
+      if (first < level->told_harvested) first = level->told_harvested;
+      ojo__run_lost(core, &run, thread->number, gap - lost, first < next_ts ? first : next_ts, next_ts,
+                    OJO_DROP_OVERWRITTEN);
+      level->ordinal_harvested += gap - lost;
+      level->overwritten += gap - lost;
+    }
+    (void)OJO__LOAD(&level->lost); /* pairs with ojo__lose: the times */
+    if (lost) ojo__level_lost(core, &run, level, thread->number, lost, next_ts);
+  }
+  uint64_t ordinal = level->ordinal_harvested;
+  uint64_t events = ojo__convert(core, &run, base + from, base + end);
+  level->ordinal_harvested += events;
+  core->batch.events += events;
+  ojo__run_end(core, &run, thread->number, thread->tid, chunk->level, ordinal,
+               level->lost_harvested + level->overwritten);
+}
+
+static void ojo__level_enter(struct ojo__core *core, struct ojo__level *level) {
+  if (level->batch == core->batch.number) return;
+  level->ordinal_published = level->ordinal_harvested;
+  level->lost_published = level->lost_harvested;
+  level->told_published = level->told_harvested;
+  if (level == &core->pool->nobody) {
+    core->pool->gone.events_published = core->pool->gone.events_harvested;
+    core->pool->gone.lost_published = core->pool->gone.lost_harvested;
+  }
+  OJO__STORE(&level->batch, core->batch.number); /* last: as in ojo__harvest */
+}
+
+static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *level) {
+  level->ordinal_harvested = level->ordinal_published;
+  level->lost_harvested = level->lost_published;
+  level->told_harvested = level->told_published;
+  level->overwritten = 0; /* a flight recorder's file is its only one */
+  if (level != &pool->nobody) return;
+  pool->gone.events_harvested = pool->gone.events_published;
+  pool->gone.lost_harvested = pool->gone.lost_published;
+}
+
+/* Takes a chunk's events below `end` (as loaded with acquire) into the open batch. */
+static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint64_t end) {
+  struct ojo__level *level = &core->threads[chunk->thread].level[chunk->level];
+  uint32_t from = chunk->harvested;
+  if (chunk->batch != core->batch.number) {
+    OJO__STORE(&chunk->published, from);
+    OJO__STORE(&chunk->batch, core->batch.number);
+  }
+  if (from == end) return;
+  ojo__level_enter(core, level);
+  ojo__emit(core, level, chunk, from, end);
+  OJO__STORE(&chunk->harvested, (uint32_t)end);
+}
+
+/* A run that tells of losses alone: those that no later chunk's ordinal has told yet. */
+static void ojo__emit_losses(struct ojo__core *core, struct ojo__level *level, struct ojo__thread *thread, int index) {
+  uint64_t lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release */
+  if (lost <= level->lost_harvested) return;
+  struct ojo__open_run run;
+  ojo__run_begin(core, &run, thread, 0);
+  ojo__level_lost(core, &run, level, thread->number, lost - level->lost_harvested, UINT64_MAX);
+  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested,
+               level->lost_harvested + level->overwritten);
+}
+static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thread, int index) {
+  struct ojo__level *level = &thread->level[index];
+  if (OJO__LOAD(&level->lost) <= level->lost_harvested) return;
+  ojo__level_enter(core, level);
+  ojo__emit_losses(core, level, thread, index);
+}
+
+/* Thread 0's run: losses of threads without an entry, and events that are gone. */
+static void ojo__emit_nobody(struct ojo__core *core, struct ojo__level *level, struct ojo__gone *gone) {
+  struct ojo__open_run run;
+  uint64_t orphans = OJO__LOAD(&level->lost) - level->lost_harvested; /* pairs with ojo__lose_shared */
+  uint64_t events = OJO__LOAD(&gone->events) - gone->events_harvested;
+  uint64_t lost = OJO__LOAD(&gone->lost) - gone->lost_harvested;
+  bool recorder = core->pool->overflow == OJO_OVERFLOW_DROP_OLDEST;
+  uint64_t last_ts = recorder ? ojo__to_ts(core, OJO__PEEK(&gone->last_raw)) : gone->last_ts;
+  if (!events && !lost && !orphans) return;
+  ojo__run_begin(core, &run, NULL, 0);
+  if (events)
+    ojo__run_lost(core, &run, 0, events, gone->first_ts, last_ts,
+                  recorder ? OJO_DROP_OVERWRITTEN : OJO_DROP_DISK_LIMIT);
+  if (lost) ojo__run_lost(core, &run, 0, lost, gone->first_ts, last_ts, OJO_DROP_POOL_FULL);
+  gone->events_harvested += events;
+  gone->lost_harvested += lost;
+  if (orphans) {
+    if (!level->reason) level->reason = OJO_DROP_THREAD_TABLE;
+    ojo__level_lost(core, &run, level, 0, orphans, UINT64_MAX);
+  }
+  ojo__run_end(core, &run, 0, 0, 0, 0, level->lost_harvested);
+}
+
+/* Ends a file's slots, and writes its header, last. */
+static bool ojo__file_end(struct ojo__core *core, uint8_t flags) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__batch *b = &core->batch;
+  ojo_file_header header = pool->file;
+  bool ok = ojo__buffer_write(core) && !b->error;
+  if (pool->overflow == OJO_OVERFLOW_DROP_OLDEST) flags |= OJO_FILE_SNAPSHOT;
+  header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | flags);
+  header.batch = pool->batches;
+  header.slot_count = b->slots;
+  header.first_ts = b->first_ts == UINT64_MAX ? 0 : b->first_ts;
+  header.last_ts = b->last_ts;
+  header.anchor_error_ns = (uint32_t)(core->anchor_error < UINT32_MAX ? core->anchor_error : UINT32_MAX);
+  header.crc = 0;
+  header.crc = ojo__crc32c(0, &header, sizeof header);
+  ok = ok && ojo__write_all(core, (unsigned char *)pool + pool->schema_at, header.header_bytes - sizeof header,
+                            sizeof header);
+  return ok && ojo__write_all(core, &header, sizeof header, 0);
+}
+
+static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
+  const ojo_file_header *file = &pool->file;
+  uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
+  if (memcmp(pool->magic, "ojopool", 8) != 0 || pool->version != OJO__POOL_VERSION) return false;
+  if (file->header_bytes < sizeof *file || file->header_bytes > 1u << 30 || file->header_bytes % 8 ||
+      file->schema_bytes > file->header_bytes - sizeof *file)
+    return false;
+  uint64_t anchors = ojo__round_up(schema + file->header_bytes - sizeof *file, 4096);
+  uint64_t threads = ojo__round_up(anchors + OJO__ANCHORS_MAX * sizeof(struct ojo__anchor), 4096);
+  uint64_t chunks = ojo__round_up(threads + OJO__THREADS_MAX * sizeof(struct ojo__thread), 4096);
+  uint64_t data = ojo__round_up(chunks + count * sizeof(struct ojo__chunk), OJO__CHUNK_BYTES);
+  if (pool->schema_at != schema || pool->anchors_at != anchors || pool->threads_at != threads ||
+      pool->chunks_at != chunks || pool->data_at != data || count >= OJO__LIST_INDEX ||
+      pool->bytes != data + count * OJO__CHUNK_BYTES || pool->bytes != file_bytes)
+    return false;
+  if (pool->threads_fresh > OJO__THREADS_MAX || pool->anchor_count > OJO__ANCHORS_MAX) return false;
+  const struct ojo__anchor *a = (const struct ojo__anchor *)(const void *)((const char *)pool + anchors);
+  for (uint64_t i = 1; i < pool->anchor_count; i++)
+    if (a[i].tick <= a[i - 1].tick || a[i].ns <= a[i - 1].ns) return false;
+  return true;
+}
+
+/* Was the batch published whose number a chunk or level bears? If it is the open one, its file in staging/
+ * tells: gone, or (without renameat2) with a second link in output/. */
+static bool ojo__batch_done(struct ojo__core *dead, uint64_t number) {
+  struct ojo__pool *pool = dead->pool;
+  struct stat st;
+  if (number <= pool->batch_published || number < pool->open_batch) return true;
+  if (fstatat(dead->staging_fd, pool->staging_name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
+  return st.st_nlink > 1;
+}
+
+#ifndef SEEK_HOLE
+#define SEEK_HOLE 4
+#endif
+/* Are these bytes of the pool there? Reading a hole takes a page of the tmpfs, and SIGBUS if it is full. (A copy
+ * of a pool has no lock_fd and no such holes) */
+static bool ojo__present(struct ojo__core *dead, const void *from, uint64_t bytes) {
+  off_t at = (off_t)((const unsigned char *)from - (const unsigned char *)dead->pool);
+  return bytes == 0 || dead->lock_fd < 0 || lseek(dead->lock_fd, at, SEEK_HOLE) >= at + (off_t)bytes;
+}
+
+/* How far a chunk's events are sound: all that was committed, unless somebody else wrote to the pool. */
+static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk) {
+  const unsigned char *base = dead->data + (uint64_t)(chunk - dead->chunks) * OJO__CHUNK_BYTES;
+  uint64_t at = chunk->harvested, end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
+  if (end > OJO__CHUNK_LIMIT || at > end || end % OJO_SLOT_BYTES || at % OJO_SLOT_BYTES) return 0;
+  if (!ojo__present(dead, base, end)) return 0;
+  while (at < end) {
+    uint32_t type;
+    memcpy(&type, base + at + offsetof(ojo_event, type), sizeof type);
+    uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + (type >> OJO_EXTENSION_SHIFT));
+    if (size > end - at) break;
+    at += size;
+  }
+  return at;
+}
+
+/* By (thread, level, ordinal). Heap sort, since libc's allocates, and a snapshot may be taken in a handler. */
+static bool ojo__noted_less(const struct ojo__noted *a, const struct ojo__noted *b) {
+  if (a->thread != b->thread) return a->thread < b->thread;
+  return a->level != b->level ? a->level < b->level : a->ordinal < b->ordinal;
+}
+static void ojo__sort(struct ojo__noted *noted, uint32_t count) {
+  uint32_t start = count / 2, end = count;
+  while (end > 1) {
+    if (start) start--;
+    else {
+      struct ojo__noted top = noted[--end];
+      noted[end] = noted[0];
+      noted[0] = top;
+    }
+    for (uint32_t root = start, child; (child = 2 * root + 1) < end; root = child) {
+      if (child + 1 < end && ojo__noted_less(&noted[child], &noted[child + 1])) child++;
+      if (!ojo__noted_less(&noted[root], &noted[child])) break;
+      struct ojo__noted swap = noted[root];
+      noted[root] = noted[child];
+      noted[child] = swap;
+    }
+  }
+}
+
+/* A core for a dead tracer's pool, or a copy of it, which was found sound. Its descriptors are the caller's. */
+static void ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool) {
+  unsigned char *at = (unsigned char *)pool;
+  dead->pool = pool;
+  dead->chunk_count = pool->chunk_count;
+  dead->anchors = (struct ojo__anchor *)(void *)(at + pool->anchors_at);
+  dead->threads = (struct ojo__thread *)(void *)(at + pool->threads_at);
+  dead->chunks = (struct ojo__chunk *)(void *)(at + pool->chunks_at);
+  dead->data = at + pool->data_at;
+  dead->desc.checksums = (pool->file.flags & OJO_FILE_CHECKSUMS) != 0;
+  dead->recovering = true;
+  dead->batch.fd = -1;
+  pool->staging_name[sizeof pool->staging_name - 1] = 0;
+  if (strncmp(pool->staging_name, "trace_", 6) != 0 || strchr(pool->staging_name, '/')) pool->staging_name[0] = 0;
+}
+
+/* Rolls a dead pool's unpublished batch back, and lists the chunks that still hold events. `done`: its last
+ * batch was published. */
+static void ojo__dead_list(struct ojo__core *dead, bool *done) {
+  struct ojo__pool *pool = dead->pool;
+  *done = ojo__batch_done(dead, pool->open_batch);
+  dead->noted_count = 0;
+  for (uint64_t i = 0; i <= pool->threads_fresh; i++)
+    for (int k = 0; k <= OJO__LEVELS; k++) {
+      struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
+      if (level->batch >= pool->open_batch && !*done) ojo__level_roll_back(pool, level);
+    }
+  for (uint32_t i = 0; i < dead->chunk_count; i++) {
+    struct ojo__chunk *chunk = &dead->chunks[i];
+    struct ojo__noted *n = &dead->noted[dead->noted_count];
+    if (i % 64 == 0 && !ojo__present(dead, chunk, sizeof *chunk)) { /* a page of headers never used */
+      i += 63;
+      continue;
+    }
+    uint64_t lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
+    if ((lease & OJO__STATE) == OJO__FREE) continue;
+    if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
+    if (chunk->batch >= pool->open_batch && !*done) OJO__STORE(&chunk->harvested, chunk->published);
+    uint64_t end = ojo__chunk_sound(dead, chunk);
+    if (end <= chunk->harvested) continue;
+    n->index = i;
+    n->thread = dead->threads[chunk->thread].number;
+    n->level = chunk->level;
+    n->ordinal = chunk->ordinal;
+    n->lease = lease;
+    n->committed = end;
+    dead->noted_count++;
+  }
+  ojo__sort(dead->noted, dead->noted_count);
+}
+
+/* Takes all that ojo__dead_list found into the open file. */
+static void ojo__dead_drain(struct ojo__core *dead) {
+  for (uint32_t i = 0; i < dead->noted_count; i++)
+    ojo__harvest(dead, &dead->chunks[dead->noted[i].index], dead->noted[i].committed);
+  for (uint64_t i = 0; i < dead->pool->threads_fresh; i++)
+    for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
+      ojo__harvest_losses(dead, &dead->threads[i], k);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
+#endif /* OJO__IMAGE_GUARD */
+
+#if defined(OJO_READER_IMPLEMENTATION) && defined(OJO__IMAGE) && !defined(OJO__POOL_IMAGE_GUARD)
+#define OJO__POOL_IMAGE_GUARD
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef SEEK_DATA
+#define SEEK_DATA 3
+#endif
+/* Copies a sparse file's bytes to `to`: read, not mapped, so that whoever truncates it meanwhile does no harm. */
+static bool ojo__copy_sparse(int fd, unsigned char *to, off_t size) {
+  for (off_t at = lseek(fd, 0, SEEK_DATA); at >= 0 && at < size; at = lseek(fd, at, SEEK_DATA)) {
+    off_t end = lseek(fd, at, SEEK_HOLE);
+    if (end < 0 || end > size) end = size;
+    for (ssize_t got; at < end; at += got) {
+      got = pread(fd, to + at, (size_t)(end - at), at);
+      if (got < 0 && errno == EINTR) got = 0;
+      else if (got <= 0) return false;
+    }
+  }
+  return errno == ENXIO || size == 0; /* no more data */
+}
+
+/* The events of a dead tracer's pool, as recovery would write them, as a file in memory: its descriptor, or -1 with
+ * the reason in `why`. The pool stays as it is. */
+static int ojo__pool_image(const char *path, char *why, size_t why_bytes) {
+  struct stat st;
+  int memory = -1, fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  void *map = MAP_FAILED;
+  const char *reason = NULL;
+  char staging[PATH_MAX + 16];
+  struct ojo__core *dead = (struct ojo__core *)calloc(1, sizeof *dead);
+  struct ojo__pool *pool = NULL;
+  bool done = false;
+  if (fd < 0 || fstat(fd, &st) != 0) reason = strerror(errno);
+  else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < sizeof *pool) reason = "not a pool of an ojo tracer";
+  else if (flock(fd, LOCK_SH | LOCK_NB) != 0) reason = "its tracer is alive, or it is being recovered";
+  if (!reason) {
+    map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED || !dead) reason = "out of memory";
+    else if (!ojo__copy_sparse(fd, (unsigned char *)map, st.st_size)) reason = "it can't be read, or changes";
+    else if (!ojo__pool_sound((struct ojo__pool *)map, (uint64_t)st.st_size))
+      reason = "not a pool, or not of this version of ojo.h";
+  }
+  if (fd >= 0) close(fd); /* the lock too: a recoverer would take it for the owner's */
+  if (!reason) {
+    pool = (struct ojo__pool *)map;
+    ojo__dead_attach(dead, pool);
+    dead->lock_fd = dead->output_fd = -1;
+    snprintf(staging, sizeof staging, "%.*s/staging", PATH_MAX - 1, pool->dir);
+    dead->staging_fd = open(staging, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); /* says if a batch was renamed */
+    dead->noted = (struct ojo__noted *)malloc((dead->chunk_count + (size_t)1) * sizeof *dead->noted);
+    dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
+    memory = (int)syscall(SYS_memfd_create, "ojo-pool", 1u /* MFD_CLOEXEC */);
+    if (!dead->noted || !dead->buffer || memory < 0) reason = "out of memory";
+  }
+  if (!reason) {
+    ojo__batch_zero(dead, pool->open_batch + 1);
+    dead->batch.fd = memory;
+    ojo__dead_list(dead, &done);
+    if (done && pool->open_batch) pool->batches = pool->last_number + 1;
+    ojo__anchor_take(dead, true);
+    ojo__dead_drain(dead);
+    ojo__emit_nobody(dead, &pool->nobody, &pool->gone);
+    if (!ojo__file_end(dead, OJO_FILE_RECOVERED)) reason = strerror(dead->batch.error);
+  }
+  if (reason) {
+    snprintf(why, why_bytes, "%s", reason);
+    if (memory >= 0) close(memory);
+    memory = -1;
+  }
+  if (pool && dead->staging_fd >= 0) close(dead->staging_fd);
+  if (dead) {
+    free(dead->noted);
+    free(dead->buffer);
+  }
+  free(dead);
+  if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
+  return memory;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* OJO__POOL_IMAGE_GUARD */
+
+/* ================================================================================================ */
+#if defined(OJO_IMPLEMENTATION) && defined(OJO__IMAGE) && !defined(OJO_IMPLEMENTATION_GUARD)
+#define OJO_IMPLEMENTATION_GUARD
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Thread-local, beside ojo__hot. initial-exec for the same reason, and because other models allocate. */
+struct ojo__context { /* this thread's leases from one tracer */
+  uint64_t generation; /* 0: free */
+  ojo_tracer *t;
+  struct ojo__thread *thread;
+  struct {
+    struct ojo__chunk *chunk; /* or OJO__NONE_LEASED */
+    unsigned char *base;
+    uint32_t taking; /* index + 1 of a chunk that was taken for this level and is not leased yet */
+  } lease[OJO__LEVELS];
+};
+struct ojo__local {
+  struct ojo__context context[OJO__CONTEXTS];
+  struct ojo__context *hot;             /* whose level 0 is in ojo__hot */
+  uint64_t busy[OJO__LEVELS];           /* markers of levels 1 and up, as ojo__hot.generation is of 0 */
+  uint64_t serial;
+  uintptr_t stack_low, stack_high;      /* of the thread's own stack; high 1: can't be known */
+  bool registered, evicted, crashing;
+};
+#ifdef OJO_STATIC
+static OJO__TLS struct ojo__local ojo__local;
+#else
+static const struct ojo__chunk ojo__no_chunk = OJO__NO_CHUNK;
+OJO__TLS struct ojo__lease ojo__hot = {0, 0, (struct ojo__chunk *)&ojo__no_chunk, 0};
+static OJO__TLS struct ojo__local ojo__local;
+#endif
+#define OJO__NONE_LEASED ((struct ojo__chunk *)&ojo__no_chunk)
+
+/* Weak, so that OJO_STATIC copies in one program count on, and hand out no id twice. */
+__attribute__((weak, visibility("default"))) uint32_t ojo__flow_count_shared;
+
+static pthread_mutex_t ojo__lock = PTHREAD_MUTEX_INITIALIZER; /* open, close, fork */
+static struct ojo__core *ojo__cores;                          /* under it */
+static uint64_t ojo__closings;
+static pthread_key_t ojo__key;
+static bool ojo__key_made;
+static pthread_once_t ojo__once = PTHREAD_ONCE_INIT;
+/* Weak too: the copies share tracers' thread tables. */
+__attribute__((weak, visibility("default"))) uint64_t ojo__serials_shared;
+
+static void ojo__log_args(struct ojo__core *core, const char *format, va_list args) {
+  char line[1024];
+  if (core->mute) return;
+  vsnprintf(line, sizeof line, format, args);
+  if (core->desc.logger.log) core->desc.logger.log(core->desc.logger.user, line);
+  else fprintf(stderr, "ojo: %s\n", line);
+}
+static void ojo__log(struct ojo__core *core, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void ojo__log(struct ojo__core *core, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  ojo__log_args(core, format, args);
+  va_end(args);
+}
+
+/* Forgets the number before it is free for others: a fork child closes what is still noted here. */
+static int ojo__close_fd(int *fd) {
+  int old = *fd;
+  *fd = -1;
+  return old >= 0 ? close(old) : 0;
+}
+
+static void *ojo__alloc(struct ojo__core *core, size_t bytes) {
+  return core->desc.allocator.alloc ? core->desc.allocator.alloc(core->desc.allocator.user, bytes)
+                                    : malloc(bytes);
+}
+static void ojo__free(struct ojo__core *core, void *memory) {
+  if (!memory) return;
+  if (core->desc.allocator.free) core->desc.allocator.free(core->desc.allocator.user, memory);
+  else free(memory);
+}
+
+/* Descriptors that are kept are never 0, 1 or 2: where the program closed these, its own output to stderr
+ * would go into them. */
+static int ojo__keep_fd(int fd) {
+  if (fd < 0 || fd > 2) return fd;
+  int other = fcntl(fd, F_DUPFD_CLOEXEC, 3), error = errno;
+  close(fd);
+  errno = error;
+  return other;
+}
+static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+  return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+/* Waits while *word is `value`, at most ns; returns early too. */
+static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
+  struct timespec ts;
+  ts.tv_sec = (time_t)(ns / 1000000000u);
+  ts.tv_nsec = (long)(ns % 1000000000u);
+  ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
+}
+static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
+
+OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t) {
+  uint64_t ns = t->clock == OJO_CLOCK_MANUAL ? OJO__PEEK(&t->manual_now_ns) : ojo__clock_ns(CLOCK_MONOTONIC);
+  return ns | OJO__NS_BIT;
+}
+
+/* Reads a small file of /proc or /sys. Returns the bytes read, NUL-terminated in text; 0: none. */
+static size_t ojo__read_text(const char *path, char *text, size_t room) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t got = fd < 0 ? -1 : read(fd, text, room - 1);
+  if (fd >= 0) close(fd);
+  text[got > 0 ? got : 0] = 0;
+  return got > 0 ? (size_t)got : 0;
+}
+
+/* CPUID 0x80000007, EDX bit 8 is what Linux shows as constant_tsc and nonstop_tsc; that the kernel keeps
+ * time by it says that it is in step on all cores (the kernel's watchdog drops it otherwise). */
+static ojo_clock ojo__clock_choose(ojo_clock wanted) {
+  if (wanted == OJO_CLOCK_MONOTONIC || wanted == OJO_CLOCK_MANUAL) return wanted;
+#if defined(__x86_64__) && !defined(OJO_NO_TSC)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  char source[32];
+  if (__get_cpuid(0x80000007u, &a, &b, &c, &d) && (d & 256u) &&
+      ojo__read_text("/sys/devices/system/clocksource/clocksource0/current_clocksource", source,
+                     sizeof source) && strcmp(source, "tsc\n") == 0)
+    return OJO_CLOCK_TSC;
+#elif defined(__aarch64__) && !defined(OJO_NO_TSC)
+  return OJO_CLOCK_CNTVCT; /* architected: constant rate, in step on all cores */
+#endif
+  return OJO_CLOCK_MONOTONIC;
 }
 
 /* One line a minute for each kind of trouble that may come with every batch. */
@@ -1410,9 +2003,156 @@ static uint32_t ojo__take_fresh(struct ojo__core *core, uint64_t *fresh, uint64_
   return OJO__NONE;
 }
 
+static void ojo__wake_flusher(struct ojo__core *core) {
+  __atomic_fetch_add(&core->wake, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_exchange_n(&core->sleeping, 0, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->wake);
+}
+
+static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
+  uint64_t slots = OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES, extra = OJO__PEEK(&chunk->extension_slots);
+  return slots > extra ? slots - extra : 0; /* another thread may see the second of two stores first */
+}
+
+/* ---- >>recorder --------------------------------------------------------------------------------- */
+
+/* In a flight recorder (OJO_OVERFLOW_DROP_OLDEST) full chunks stay with the (thread, level) that filled them,
+ * in a chain from the oldest to the newest, until they are overwritten. Its owner appends to the chain's end.
+ * Whoever needs a chunk takes the oldest of a chain, by a compare-and-exchange on the chain's head, whose tag
+ * changes with every take as in ojo__pop. The last of a chain is not taken while its thread lives, so a
+ * chain that its owner may append to is never empty. A snapshot pins chunks by a bit of their lease words:
+ * who takes a pinned one parks it, and takes the next; the snapshot puts it back. */
+
+static bool ojo__recorder(const struct ojo__core *core) { return core->desc.overflow == OJO_OVERFLOW_DROP_OLDEST; }
+
+/* The last chunk of a thread that ended is gone: its counts go to pool->gone, its entry may be used again.
+ * Its end and the taking of its last chunk may come together: one of them finds both done. */
+static void ojo__retire_ended(struct ojo__core *core, struct ojo__thread *thread) {
+  struct ojo__pool *pool = core->pool;
+  uint32_t state = OJO__THREAD_EXITED;
+  uint64_t events = 0, lost = 0;
+  /* seq_cst: the end stores the state, then loads the count; the taker subtracts, then loads the state. The count
+   * is loaded again behind the exchange: the entry may have been retired and had another life in between. */
+  for (;; __atomic_store_n(&thread->state, OJO__THREAD_EXITED, __ATOMIC_SEQ_CST)) {
+    if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) || __atomic_load_n(&core->snapshotting, __ATOMIC_SEQ_CST) ||
+        !__atomic_compare_exchange_n(&thread->state, &state, OJO__THREAD_RETIRING, false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST))
+      return;
+    if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0) break;
+  }
+  for (int k = 0; k <= OJO__LEVELS; k++) {
+    uint64_t n = OJO__LOAD(&thread->level[k].lost);
+    lost += n;
+    if (k < OJO__LEVELS) events += OJO__LOAD(&thread->level[k].attempts) - n;
+  }
+  OJO__SET(&pool->gone.last_raw, ojo__raw_now(core->t));
+  OJO__ADD(&pool->gone.lost, lost); /* a crash before the state is FREE: recovery tells these twice */
+  OJO__ADD(&pool->gone.events, events);
+  OJO__ADD(&pool->line_recorder[2], UINT64_MAX);
+  OJO__STORE(&thread->state, OJO__THREAD_FREE);
+  ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)(thread - core->threads));
+}
+
+/* Makes a chunk that is off its chain, or its chain's end and ours, free for us. False: it is pinned, and parked
+ * if `park`. */
+static bool ojo__overwrite(struct ojo__core *core, struct ojo__chunk *chunk, bool park) {
+  struct ojo__thread *thread = &core->threads[chunk->thread];
+  uint64_t lease = OJO__LOAD(&chunk->lease), to;
+  do {
+    if ((lease & OJO__PINNED) && !park) return false;
+    to = lease & OJO__PINNED ? lease | OJO__PARKED : lease & ~(uint64_t)OJO__STATE;
+    /* Acquire: a snapshot's reads, which end with its release of the pin, come before our stores to the slots */
+  } while (!__atomic_compare_exchange_n(&chunk->lease, &lease, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+  if (lease & OJO__PINNED) return false;
+  OJO__ADD(&core->pool->line_recorder[0], ojo__chunk_events(chunk));
+  __atomic_fetch_sub(&core->pool->line_lease[1], 1, __ATOMIC_RELAXED);
+  if (__atomic_fetch_sub(&thread->chunks, 1, __ATOMIC_SEQ_CST) == 1) ojo__retire_ended(core, thread);
+  return true;
+}
+
+/* The head of a chain, if it may be taken: index + 1, else 0. *next: what will be the head. */
+static uint32_t ojo__chain_head(struct ojo__core *core, struct ojo__thread *thread, uint64_t head, uint32_t *next) {
+  uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
+  if (!at) return 0;
+  *next = OJO__LOAD(&core->chunks[at - 1].next); /* pairs with ojo__chain_append */
+  return *next || OJO__LOAD(&thread->state) == OJO__THREAD_EXITED ? at : 0; /* the state's release is behind the chain's end */
+}
+
+static uint32_t ojo__chain_take(struct ojo__core *core, struct ojo__thread *thread, int level) {
+  uint64_t *chain = &thread->level[level].chain, head = OJO__LOAD(chain);
+  uint32_t at, next;
+  while ((at = ojo__chain_head(core, thread, head, &next)) != 0) {
+    uint64_t rest = ((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1) | next;
+    if (!__atomic_compare_exchange_n(chain, &head, rest, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) continue;
+    if (ojo__overwrite(core, &core->chunks[at - 1], true)) return at - 1;
+    head = OJO__LOAD(chain);
+  }
+  return OJO__NONE;
+}
+
+/* The number of a thread's oldest lease that may be taken, and its level; UINT64_MAX: none. */
+static uint64_t ojo__oldest_lease(struct ojo__core *core, struct ojo__thread *thread, int *level) {
+  uint64_t oldest = UINT64_MAX;
+  uint32_t next;
+  for (int k = 0; k < OJO__LEVELS; k++) {
+    uint32_t at = ojo__chain_head(core, thread, OJO__LOAD(&thread->level[k].chain), &next);
+    uint64_t number = at ? OJO__LOAD(&core->chunks[at - 1].lease) >> OJO__LEASE_SHIFT : UINT64_MAX;
+    if (number < oldest) oldest = number, *level = k;
+  }
+  return oldest;
+}
+
+/* A chunk to overwrite. By age alone one busy thread would erase the idle ones, so each keeps its share, half
+ * of what an equal division among the living would give it: who has that takes its own oldest, or an older one
+ * of a thread that ended; who has less takes from those that ended, else from the one that has most, else its
+ * own. With many entries only a few are looked at each time, so that a chunk change stays short. */
+static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me) {
+  struct ojo__pool *pool = core->pool;
+  for (int round = 0; round < 16; round++) { /* another thread may take what we chose */
+    uint64_t alive = OJO__PEEK(&pool->line_recorder[1]), share = core->chunk_count / (2 * (alive ? alive : 1));
+    uint64_t entries = OJO__LOAD(&pool->threads_fresh), look = entries, most, oldest = UINT64_MAX;
+    struct ojo__thread *ended = NULL, *richest = NULL;
+    int own_level = 0, ended_level = 0, level = 0;
+    uint64_t own = ojo__oldest_lease(core, me, &own_level), held = OJO__PEEK(&me->chunks);
+    bool enough = own != UINT64_MAX && held >= 2 && held >= share;
+    if (enough) look = !OJO__PEEK(&pool->line_recorder[2]) ? 0 : entries < 16 ? entries : 16;
+    most = own == UINT64_MAX ? 1 : held > share ? held : share;
+    uint64_t at = look ? __atomic_fetch_add(&pool->line_recorder[3], look, __ATOMIC_RELAXED) : 0;
+    for (uint64_t i = 0; i < look; i++) {
+      struct ojo__thread *thread = &core->threads[(at + i) % entries];
+      uint32_t state = OJO__LOAD(&thread->state);
+      if (state == OJO__THREAD_EXITED) {
+        uint64_t number = ojo__oldest_lease(core, thread, &level);
+        if (number < oldest) oldest = number, ended = thread, ended_level = level;
+      } else if (!enough && state == OJO__THREAD_LIVE && thread != me && OJO__PEEK(&thread->chunks) > most &&
+                 ojo__oldest_lease(core, thread, &level) != UINT64_MAX) {
+        most = OJO__PEEK(&thread->chunks);
+        richest = thread;
+      }
+    }
+    if (ended && enough && oldest > own) ended = NULL;
+    if (!ended && (enough || !richest) && own == UINT64_MAX) return OJO__NONE;
+    if (!ended && richest) (void)ojo__oldest_lease(core, richest, &level);
+    uint32_t index = ended     ? ojo__chain_take(core, ended, ended_level)
+                     : richest ? ojo__chain_take(core, richest, level)
+                               : ojo__chain_take(core, me, own_level);
+    if (index != OJO__NONE) return index;
+  }
+  return OJO__NONE;
+}
+
+/* Appends a chunk to its level's chain; its link is 0, its lease stored. */
+static void ojo__chain_append(struct ojo__core *core, struct ojo__level *level, uint32_t index) {
+  if (level->newest == index + 1) return; /* it was overwritten in its place */
+  if (level->newest) OJO__STORE(&core->chunks[level->newest - 1].next, index + 1);
+  else ojo__push(&level->chain, OJO__CHUNK_LINKS(core), index);
+  OJO__SET(&level->newest, index + 1);
+}
+
+/* ---- >>pool, continued: what a thread does with its chunks -------------------------------------- */
+
 /* A chunk to lease: the last one freed (still in cache), else a fresh one. OJO__NONE: the pool is full,
  * or the tmpfs is. */
-static uint32_t ojo__take_chunk(struct ojo__core *core, int level) {
+static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thread, int level) {
   struct ojo__pool *pool = core->pool;
   uint32_t shared = core->chunk_count - core->nested_count;
   uint32_t index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
@@ -1429,29 +2169,24 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, int level) {
   if (index == OJO__NONE && level > 0) index = ojo__pop(&pool->line_free[1], OJO__CHUNK_LINKS(core));
   if (index == OJO__NONE && level > 0)
     index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
+  if (index != OJO__NONE || !ojo__recorder(core)) return index;
+  index = ojo__take_oldest(core, thread);
+  uint64_t newest = thread->level[level].newest; /* ours, and nobody else takes it */
+  if (index == OJO__NONE && newest && ojo__overwrite(core, &core->chunks[newest - 1], false))
+    index = (uint32_t)(newest - 1);
   return index;
-}
-
-static void ojo__wake_flusher(struct ojo__core *core) {
-  __atomic_fetch_add(&core->wake, 1, __ATOMIC_SEQ_CST);
-  if (__atomic_exchange_n(&core->sleeping, 0, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->wake);
-}
-
-static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
-  uint64_t slots = OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES, extra = OJO__PEEK(&chunk->extension_slots);
-  return slots > extra ? slots - extra : 0; /* another thread may see the second of two stores first */
 }
 
 /* Gives a chunk to the flusher. Its lease word stays LEASED until the flusher takes it off the list: a
  * hand-off that a longjmp cuts short leaves a chunk that is still harvested. The push comes BEFORE the
  * next lease's release store, so a pass that notes the new chunk finds the old one on the list. */
-static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, int level,
-                          struct ojo__chunk *chunk) {
+static void ojo__hand_off(struct ojo__core *core, struct ojo__chunk *chunk) {
   struct ojo__pool *pool = core->pool;
-  uint64_t bytes = OJO__PEEK(&chunk->committed);
-  OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
-  OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
-  uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], bytes, __ATOMIC_SEQ_CST);
+  if (ojo__recorder(core)) { /* it stays where it is in its chain; a pin stays too */
+    OJO__ADD(&chunk->lease, OJO__FULL - OJO__LEASED);
+    return;
+  }
+  uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], OJO__PEEK(&chunk->committed), __ATOMIC_SEQ_CST);
   ojo__push(&pool->line_full[0], OJO__CHUNK_LINKS(core), (uint32_t)(chunk - core->chunks));
   uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
   /* At a quarter of the pool the flusher may have little but partly filled chunks to free. */
@@ -1460,35 +2195,57 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, in
     ojo__wake_flusher(core);
 }
 
+/* Takes a level's chunk away from its context and hands it off. */
+static void ojo__give_up(struct ojo__core *core, struct ojo__context *context, int level) {
+  struct ojo__chunk *chunk = context->lease[level].chunk;
+  struct ojo__level *counts = &context->thread->level[level];
+  if (chunk == OJO__NONE_LEASED) return;
+  /* Counted from the chunk's own numbers, so that a longjmp out of a handler that comes in between, after which
+   * this is not done again, or done twice, leaves the count right. */
+  OJO__STORE(&counts->attempts, chunk->ordinal + ojo__chunk_events(chunk) + (counts->lost - chunk->lost));
+  OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
+  context->lease[level].chunk = OJO__NONE_LEASED;
+  if (level == 0 && ojo__local.hot == context) ojo__hot.chunk = OJO__NONE_LEASED;
+  OJO__COMPILER_BARRIER(); /* a longjmp from here on must not find it again */
+  ojo__hand_off(core, chunk);
+}
+
 /* Hands the level's chunk off and leases another. False: there is none; the level then has no chunk. The
  * level's marker is held. */
 static bool ojo__change(struct ojo__core *core, struct ojo__context *context, int level) {
   struct ojo__pool *pool = core->pool;
   struct ojo__thread *thread = context->thread;
-  struct ojo__chunk *old = context->lease[level].chunk;
-  context->lease[level].chunk = OJO__NONE_LEASED;
-  if (level == 0) ojo__hot.chunk = OJO__NONE_LEASED;
-  OJO__COMPILER_BARRIER(); /* a longjmp out of a handler from here on must not find it again */
-  if (old != OJO__NONE_LEASED) ojo__hand_off(core, thread, level, old);
-  uint32_t index = ojo__take_chunk(core, level);
+  struct ojo__level *counts = &thread->level[level];
+  ojo__give_up(core, context, level);
+  /* `taking`: a chunk that a longjmp kept us from leasing last time. */
+  uint32_t index = context->lease[level].taking ? context->lease[level].taking - 1
+                                                : ojo__take_chunk(core, thread, level);
   if (index == OJO__NONE) {
     if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core);
     return false;
   }
+  context->lease[level].taking = index + 1;
+  OJO__COMPILER_BARRIER();
   struct ojo__chunk *chunk = &core->chunks[index];
   OJO__SET(&chunk->committed, 0);
-  chunk->published = chunk->harvested = chunk->batch = 0;
-  chunk->ordinal = thread->level[level].attempts;
-  chunk->thread = (uint32_t)(thread - core->threads);
-  chunk->level = (uint16_t)level;
+  chunk->published = chunk->harvested = 0;
+  chunk->batch = 0;
+  /* Relaxed atomics: a snapshot may look at a chunk that it then finds leased anew. */
+  OJO__SET(&chunk->ordinal, counts->attempts);
+  chunk->lost = counts->lost;
+  OJO__SET(&chunk->thread, (uint32_t)(thread - core->threads));
+  OJO__SET(&chunk->level, (uint16_t)level);
   OJO__SET(&chunk->flags, 0);
   OJO__SET(&chunk->extension_slots, 0);
+  if (ojo__recorder(core) && counts->newest != index + 1) OJO__SET(&chunk->next, 0);
   OJO__ADD(&thread->chunks, 1);
   OJO__ADD(&pool->line_lease[1], 1);
   /* Release: who sees LEASED (flusher, recoverer: acquire) sees the fields above, and committed 0. */
-  OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << 2 | OJO__LEASED);
+  OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << OJO__LEASE_SHIFT | OJO__LEASED);
+  if (ojo__recorder(core)) ojo__chain_append(core, counts, index);
   context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
   context->lease[level].chunk = chunk;
+  context->lease[level].taking = 0;
   if (level == 0) {
     ojo__hot.base = context->lease[0].base;
     OJO__COMPILER_BARRIER();
@@ -1528,11 +2285,7 @@ static struct ojo__context *ojo__find_context(uint64_t generation) {
 static void ojo__leave(struct ojo__context *context) {
   if (context->generation && context->t->generation == context->generation) {
     struct ojo__core *core = OJO__PEEK(&context->t->core);
-    for (int level = 0; core && level < OJO__LEVELS; level++) {
-      struct ojo__chunk *chunk = context->lease[level].chunk;
-      context->lease[level].chunk = OJO__NONE_LEASED;
-      if (chunk != OJO__NONE_LEASED) ojo__hand_off(core, context->thread, level, chunk);
-    }
+    for (int level = 0; core && level < OJO__LEVELS; level++) ojo__give_up(core, context, level);
   }
   if (ojo__local.hot == context) {
     ojo__local.hot = NULL;
@@ -1561,15 +2314,18 @@ static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
                                     __ATOMIC_RELAXED))
       thread = &core->threads[fresh];
   if (!thread) return NULL;
-  memset(thread->level, 0, sizeof thread->level);
+  for (int k = 0; k <= OJO__LEVELS; k++) /* but for the chain, which is empty: its tag goes on */
+    memset(&thread->level[k].attempts, 0, sizeof thread->level[k] - offsetof(struct ojo__level, attempts));
   memset(thread->name, 0, sizeof thread->name);
   thread->number = (uint32_t)OJO__ADD(&pool->thread_number, 1) + 1;
   thread->tid = (uint32_t)syscall(SYS_gettid);
   prctl(PR_GET_NAME, thread->name, 0, 0, 0);
   thread->first_raw = ojo__raw_now(core->t);
   thread->serial = ojo__local.serial;
-  thread->chunks = thread->evicted = 0;
+  OJO__SET(&thread->chunks, 0);
+  OJO__SET(&thread->evicted, 0);
   thread->batch = 0;
+  if (ojo__recorder(core)) OJO__ADD(&pool->line_recorder[1], 1);
   OJO__STORE(&thread->state, OJO__THREAD_LIVE); /* the flusher looks at entries in this state: acquire */
   return thread;
 }
@@ -1603,11 +2359,22 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
     if (alive) OJO__STORE(&context->thread->evicted, 1);
     context->t = t;
     context->thread = thread;
+    memset(context->lease, 0, sizeof context->lease);
     for (int i = 0; i < OJO__LEVELS; i++) context->lease[i].chunk = OJO__NONE_LEASED;
     context->generation = generation;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return context;
+}
+
+/* A thread has no chunk leased any more and will have none. */
+static void ojo__thread_ended(struct ojo__core *core, struct ojo__thread *thread) {
+  if (ojo__recorder(core)) {
+    OJO__ADD(&core->pool->line_recorder[1], UINT64_MAX);
+    OJO__ADD(&core->pool->line_recorder[2], 1);
+  }
+  __atomic_store_n(&thread->state, OJO__THREAD_EXITED, __ATOMIC_SEQ_CST); /* last: the entry may be used again */
+  if (ojo__recorder(core)) ojo__retire_ended(core, thread);
 }
 
 /* The thread ends: its chunks go to the flusher, its entries may be used again once they are written. */
@@ -1619,9 +2386,9 @@ static void ojo__thread_exit(void *unused) {
   ojo__hot.generation = 0;
   for (int i = 0; i < OJO__CONTEXTS; i++) {
     struct ojo__context *c = &ojo__local.context[i];
-    bool alive = c->generation && c->t->generation == c->generation;
+    struct ojo__core *core = c->generation && c->t->generation == c->generation ? OJO__PEEK(&c->t->core) : NULL;
     ojo__leave(c);
-    if (alive) OJO__STORE(&c->thread->state, OJO__THREAD_EXITED); /* last: the flusher may free the entry */
+    if (core) ojo__thread_ended(core, c->thread);
   }
   ojo__local.registered = false; /* a later destructor that records registers anew */
   pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -1829,73 +2596,55 @@ OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
  *   - a failed batch is rolled back (harvested = published) BEFORE its staging file is unlinked, and its
  *     number is never used again. Numbers start at 1: batch 0 is "none", and counts as published. */
 
-static bool ojo__batch_failed(struct ojo__core *core, const char *step) {
-  if (!core->batch.error) {
-    core->batch.error = errno ? errno : EIO;
-    core->batch.failed = step;
-  }
-  return false;
-}
-
-static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t length, uint64_t at) {
-  const unsigned char *p = (const unsigned char *)bytes;
-  while (length) {
-    ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return ojo__batch_failed(core, "write a file");
-    p += done;
-    length -= (size_t)done;
-    at += (uint64_t)done;
-  }
-  return true;
-}
-
-static bool ojo__buffer_write(struct ojo__core *core) {
-  size_t used = core->buffer_used;
-  core->buffer_used = 0;
-  if (core->batch.error || !ojo__write_all(core, core->buffer, used, core->batch.offset)) return false;
-  core->batch.offset += used;
-  return true;
-}
-
 static ojo_result ojo__open_dirs(struct ojo__core *core);
 static void ojo__pool_link(struct ojo__core *core);
 
-/* Creates staging/b. A directory that was removed under us is made anew. */
-static bool ojo__batch_begin(struct ojo__core *core) {
+/* trace_{us}_{sequence}.bin. By hand: snprintf is not for signal handlers. */
+static void ojo__name(char *out, uint64_t us, uint64_t sequence) {
+  const uint64_t numbers[2] = {us, sequence};
+  memcpy(out, "trace", 5);
+  out += 5;
+  for (int i = 0; i < 2; i++) {
+    char digits[20];
+    int n = 0;
+    uint64_t left = numbers[i];
+    do digits[n++] = (char)('0' + left % 10);
+    while ((left /= 10) != 0);
+    for (*out++ = '_'; n; ) *out++ = digits[--n];
+  }
+  memcpy(out, ".bin", 5);
+}
+
+/* Creates a file in staging/, with a name of its own. A directory that was removed under us is made anew. */
+static bool ojo__staging_create(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
-  uint64_t number = pool->open_batch + 1, us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
-  memset(b, 0, sizeof *b);
-  b->fd = -1;
-  b->number = number;
-  b->offset = pool->file.header_bytes;
-  b->first_ts = UINT64_MAX;
-  core->buffer_used = 0;
   for (int reopened = 0;;) {
-    snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
-             (unsigned long long)core->sequence++);
+    ojo__name(pool->staging_name, b->us, core->sequence++);
     b->fd = ojo__keep_fd(openat(core->staging_fd, pool->staging_name,
                                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                                 (mode_t)core->desc.file_mode));
-    if (b->fd >= 0) break;
+    if (b->fd >= 0) return true;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
     core->sequence--; /* a recoverer goes on from open_batch */
     if ((errno != ENOENT && core->staging_fd >= 0) || reopened++ || ojo__open_dirs(core) != OJO_OK)
       return ojo__batch_failed(core, "create a file in staging/");
   }
-  OJO__STORE(&pool->open_batch, number);
+}
+
+static bool ojo__batch_begin(struct ojo__core *core) {
+  ojo__batch_zero(core, core->pool->open_batch + 1);
+  if (!ojo__staging_create(core)) return false;
+  OJO__STORE(&core->pool->open_batch, core->batch.number); /* it exists: its absence says that it was renamed */
   return true;
 }
 
 /* Puts staging/b into output/ under a name that is not taken. */
 static bool ojo__rename(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
-  unsigned long long us = 0, sequence = 0;
   int reopened = 0;
-  sscanf(pool->staging_name, "trace_%llu_%llu.bin", &us, &sequence);
-  for (;; sequence = core->sequence++) {
-    snprintf(pool->output_name, sizeof pool->output_name, "trace_%llu_%llu.bin", us, sequence);
+  memcpy(pool->output_name, pool->staging_name, sizeof pool->output_name);
+  for (;; ojo__name(pool->output_name, core->batch.us, core->sequence++)) {
     if (syscall(SYS_renameat2, core->staging_fd, pool->staging_name, core->output_fd, pool->output_name,
                 1u /* RENAME_NOREPLACE */) == 0)
       return true;
@@ -1909,201 +2658,6 @@ static bool ojo__rename(struct ojo__core *core) {
     }
     if (errno != EEXIST) return ojo__batch_failed(core, "link a file into output/");
   }
-}
-
-/* A run under construction, at the end of the buffer. */
-struct ojo__open_run {
-  unsigned char *at;
-  uint64_t least, greatest, last, events;
-  bool unsorted;
-};
-
-static ojo_event *ojo__buffer_slot(struct ojo__core *core) {
-  return (ojo_event *)(void *)(core->buffer + core->buffer_used);
-}
-
-/* Room for a run of `bytes`, a THREAD and two EVENTS_DROPPED; its RUN is filled in at its end. */
-static void ojo__run_begin(struct ojo__core *core, struct ojo__open_run *run, struct ojo__thread *thread,
-                           uint64_t bytes) {
-  if (core->buffer_used + bytes + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core);
-  run->at = core->buffer + core->buffer_used;
-  run->least = UINT64_MAX;
-  run->greatest = run->last = run->events = 0;
-  run->unsorted = false;
-  core->buffer_used += 3 * OJO_SLOT_BYTES;
-  if (!thread || thread->batch == core->batch.number) return;
-  thread->batch = core->batch.number;
-  ojo_event *slot = ojo__buffer_slot(core);
-  slot->ts = ojo__to_ts(core, thread->first_raw);
-  slot->type = OJO_THREAD | 1u << OJO_EXTENSION_SHIFT;
-  slot->flow = thread->number;
-  slot->payload = thread->tid | (uint64_t)core->pool->file.pid << 32;
-  memset(slot + 1, 0, sizeof *slot);
-  memcpy(slot + 1, thread->name, sizeof thread->name);
-  core->buffer_used += 2 * OJO_SLOT_BYTES;
-}
-
-static void ojo__run_lost(struct ojo__core *core, struct ojo__open_run *run, uint32_t number, uint64_t count,
-                          uint64_t first_ts, uint64_t last_ts, uint32_t reason) {
-  ojo_event *slot = ojo__buffer_slot(core);
-  ojo_dropped *dropped = (ojo_dropped *)(void *)(slot + 1);
-  slot->ts = first_ts;
-  slot->type = OJO_EVENTS_DROPPED | 1u << OJO_EXTENSION_SHIFT;
-  slot->flow = number;
-  slot->payload = count;
-  dropped->first_ts = first_ts;
-  dropped->last_ts = last_ts;
-  dropped->reason = reason;
-  dropped->source = 0;
-  core->buffer_used += 2 * OJO_SLOT_BYTES;
-  if (first_ts < run->last) run->unsorted = true;
-  if (first_ts < run->least) run->least = first_ts;
-  if (first_ts > run->greatest) run->greatest = first_ts;
-  run->last = first_ts;
-  run->events++;
-  if (reason == OJO_DROP_DISK_LIMIT) core->batch.deleted += count;
-  else core->batch.lost += count;
-}
-
-static void ojo__run_end(struct ojo__core *core, struct ojo__open_run *run, uint32_t number, uint32_t tid,
-                         int level, uint64_t first_ordinal, uint64_t lost_before) {
-  ojo_event *slot = (ojo_event *)(void *)run->at;
-  ojo_run *head = (ojo_run *)(void *)(slot + 1);
-  uint64_t bytes = (uint64_t)(core->buffer + core->buffer_used - run->at) - 3 * OJO_SLOT_BYTES;
-  memset(slot, 0, 3 * OJO_SLOT_BYTES);
-  slot->ts = run->least;
-  slot->type = OJO_RUN | 2u << OJO_EXTENSION_SHIFT;
-  slot->flow = number;
-  slot->payload = bytes / OJO_SLOT_BYTES;
-  head->first_ordinal = first_ordinal;
-  head->last_ts = run->greatest;
-  head->tid = tid;
-  head->events = (uint32_t)run->events;
-  head->flags = (uint16_t)((run->unsorted ? OJO_RUN_UNSORTED : 0) | (level ? OJO_RUN_HANDLER : 0) |
-                           (core->recovering ? OJO_RUN_RECOVERED : 0));
-  head->level = (uint16_t)level;
-  head->lost_before = lost_before;
-  if (core->desc.checksums) head->crc = ojo__crc32c(0, slot + 3, bytes);
-  struct ojo__batch *b = &core->batch;
-  b->slots += 3 + bytes / OJO_SLOT_BYTES;
-  if (run->least < b->first_ts) b->first_ts = run->least;
-  if (run->greatest > b->last_ts) b->last_ts = run->greatest;
-}
-
-/* Copies slots [from, to) to the run, times converted. Returns the events. */
-static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, const unsigned char *from,
-                             const unsigned char *to) {
-  ojo_event *out = ojo__buffer_slot(core);
-  uint64_t events = 0, last = run->last, least = run->least, greatest = run->greatest;
-  bool unsorted = run->unsorted;
-  while (from < to) {
-    const ojo_event *in = (const ojo_event *)(const void *)from;
-    uint32_t extra = in->type >> OJO_EXTENSION_SHIFT;
-    uint64_t ts = ojo__to_ts(core, in->ts);
-    out->ts = ts;
-    out->type = in->type;
-    out->flow = in->flow;
-    out->payload = in->payload;
-    unsorted |= ts < last;
-    last = ts;
-    if (ts < least) least = ts;
-    if (ts > greatest) greatest = ts;
-    events++;
-    out++;
-    from += OJO_SLOT_BYTES;
-    if (OJO__UNLIKELY(extra)) {
-      memcpy(out, from, (size_t)extra * OJO_SLOT_BYTES);
-      out += extra;
-      from += (size_t)extra * OJO_SLOT_BYTES;
-    }
-  }
-  OJO_ASSERT(from == to);
-  core->buffer_used = (size_t)((unsigned char *)out - core->buffer);
-  run->last = last;
-  run->least = least;
-  run->greatest = greatest;
-  run->unsorted = unsorted;
-  run->events += events;
-  return events;
-}
-
-/* The losses of a level up to `lost`, as one EVENTS_DROPPED. Their times may reach further than those
- * counted here (the owner goes on), but a gap ends before `end_ts`, the first event behind it, and starts
- * where the last one ended. */
-static void ojo__level_lost(struct ojo__core *core, struct ojo__open_run *run, struct ojo__level *level,
-                            uint32_t number, uint64_t count, uint64_t end_ts) {
-  uint64_t first = ojo__to_ts(core, OJO__PEEK(&level->lost_first));
-  uint64_t last = ojo__to_ts(core, OJO__PEEK(&level->lost_last));
-  uint32_t reason = (uint32_t)OJO__PEEK(&level->reason);
-  if (first < level->told_harvested) first = level->told_harvested;
-  if (last > end_ts) last = end_ts;
-  if (first > last) first = last;
-  level->told_harvested = last;
-  ojo__run_lost(core, run, number, count, first, last, reason ? reason : (uint32_t)OJO_DROP_NESTING);
-  level->ordinal_harvested += count;
-  level->lost_harvested += count;
-}
-
-static void ojo__level_enter(struct ojo__core *core, struct ojo__level *level) {
-  if (level->batch == core->batch.number) return;
-  level->ordinal_published = level->ordinal_harvested;
-  level->lost_published = level->lost_harvested;
-  level->told_published = level->told_harvested;
-  if (level == &core->pool->nobody) {
-    core->pool->gone.events_published = core->pool->gone.events_harvested;
-    core->pool->gone.lost_published = core->pool->gone.lost_harvested;
-  }
-  OJO__STORE(&level->batch, core->batch.number); /* last: as in ojo__harvest */
-}
-
-static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *level) {
-  level->ordinal_harvested = level->ordinal_published;
-  level->lost_harvested = level->lost_published;
-  level->told_harvested = level->told_published;
-  if (level != &pool->nobody) return;
-  pool->gone.events_harvested = pool->gone.events_published;
-  pool->gone.lost_harvested = pool->gone.lost_published;
-}
-
-/* Takes a chunk's events below `end` (as loaded with acquire) into the open batch. */
-static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint64_t end) {
-  struct ojo__thread *thread = &core->threads[chunk->thread];
-  struct ojo__level *level = &thread->level[chunk->level];
-  const unsigned char *base = core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
-  uint64_t from = chunk->harvested;
-  if (chunk->batch != core->batch.number) {
-    OJO__STORE(&chunk->published, from);
-    OJO__STORE(&chunk->batch, core->batch.number);
-  }
-  if (from == end) return;
-  struct ojo__open_run run;
-  ojo__level_enter(core, level);
-  ojo__run_begin(core, &run, thread, end - from);
-  /* What was lost before the chunk was leased. Losses that were reported ahead of it count already. */
-  if (from == 0 && chunk->ordinal > level->ordinal_harvested) {
-    uint64_t gap = chunk->ordinal - level->ordinal_harvested;
-    (void)OJO__LOAD(&level->lost); /* pairs with ojo__lose: the times */
-    const ojo_event *next = (const ojo_event *)(const void *)base;
-    ojo__level_lost(core, &run, level, thread->number, gap, ojo__to_ts(core, next->ts));
-  }
-  uint64_t ordinal = level->ordinal_harvested;
-  uint64_t events = ojo__convert(core, &run, base + from, base + end);
-  level->ordinal_harvested += events;
-  core->batch.events += events;
-  ojo__run_end(core, &run, thread->number, thread->tid, chunk->level, ordinal, level->lost_harvested);
-  OJO__STORE(&chunk->harvested, end);
-}
-
-/* A run that tells of losses alone: those that no later chunk's ordinal has told yet. */
-static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thread, int index) {
-  struct ojo__level *level = &thread->level[index];
-  uint64_t lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release */
-  if (lost <= level->lost_harvested) return;
-  struct ojo__open_run run;
-  ojo__level_enter(core, level);
-  ojo__run_begin(core, &run, thread, 0);
-  ojo__level_lost(core, &run, level, thread->number, lost - level->lost_harvested, UINT64_MAX);
-  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->lost_harvested);
 }
 
 /* Deletes the oldest batches so that one of `bytes` more fits. What was in them, losses that only they
@@ -2132,28 +2686,11 @@ static void ojo__delete_oldest(struct ojo__core *core, uint64_t bytes) {
   memmove(core->published, core->published + drop, core->published_count * sizeof *core->published);
 }
 
-/* Thread 0's run: losses of threads without an entry, and events that went with deleted files. */
 static void ojo__harvest_nobody(struct ojo__core *core) {
-  struct ojo__pool *pool = core->pool;
-  struct ojo__level *level = &pool->nobody;
-  struct ojo__open_run run;
   if (core->desc.disk_bytes_max)
     ojo__delete_oldest(core, core->batch.offset + core->buffer_used + 16 * OJO_SLOT_BYTES);
-  ojo__level_enter(core, level);
-  uint64_t orphans = OJO__LOAD(&level->lost) - level->lost_harvested; /* pairs with ojo__lose_shared */
-  uint64_t events = pool->gone.events - pool->gone.events_harvested;
-  uint64_t lost = pool->gone.lost - pool->gone.lost_harvested;
-  if (!events && !lost && !orphans) return;
-  ojo__run_begin(core, &run, NULL, 0);
-  if (events) ojo__run_lost(core, &run, 0, events, pool->gone.first_ts, pool->gone.last_ts, OJO_DROP_DISK_LIMIT);
-  if (lost) ojo__run_lost(core, &run, 0, lost, pool->gone.first_ts, pool->gone.last_ts, OJO_DROP_POOL_FULL);
-  pool->gone.events_harvested += events;
-  pool->gone.lost_harvested += lost;
-  if (orphans) {
-    if (!level->reason) level->reason = OJO_DROP_THREAD_TABLE;
-    ojo__level_lost(core, &run, level, 0, orphans, UINT64_MAX);
-  }
-  ojo__run_end(core, &run, 0, 0, 0, 0, level->lost_harvested);
+  ojo__level_enter(core, &core->pool->nobody);
+  ojo__emit_nobody(core, &core->pool->nobody, &core->pool->gone);
 }
 
 /* Chunks wholly in the batch that was just published go back to the free list, newest first out. */
@@ -2168,7 +2705,7 @@ static void ojo__free_taken(struct ojo__core *core) {
     __atomic_fetch_sub(&core->threads[chunk->thread].chunks, 1, __ATOMIC_RELEASE);
     __atomic_fetch_sub(&pool->line_lease[2], bytes, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&pool->line_lease[1], 1, __ATOMIC_RELAXED);
-    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)3); /* FREE */
+    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)OJO__STATE); /* FREE */
     ojo__push(&pool->line_free[index >= shared], OJO__CHUNK_LINKS(core), index);
   }
   if (core->queue_head == OJO__NONE) core->queue_tail = OJO__NONE;
@@ -2246,21 +2783,10 @@ static void ojo__batch_give_up(struct ojo__core *core) {
 static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
-  unsigned char *schema = (unsigned char *)pool + pool->schema_at;
-  ojo_file_header header = pool->file;
   ojo__harvest_nobody(core);
-  bool ok = ojo__buffer_write(core) && !b->error;
+  pool->last_number = pool->batches;
+  bool ok = ojo__file_end(core, core->recovering ? OJO_FILE_RECOVERED : 0);
   uint64_t bytes = b->offset;
-  header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | (core->recovering ? OJO_FILE_RECOVERED : 0));
-  header.batch = pool->last_number = pool->batches;
-  header.slot_count = b->slots;
-  header.first_ts = b->first_ts == UINT64_MAX ? 0 : b->first_ts;
-  header.last_ts = b->last_ts;
-  header.anchor_error_ns = (uint32_t)(core->anchor_error < UINT32_MAX ? core->anchor_error : UINT32_MAX);
-  header.crc = 0;
-  header.crc = ojo__crc32c(0, &header, sizeof header);
-  ok = ok && ojo__write_all(core, schema, header.header_bytes - sizeof header, sizeof header);
-  ok = ok && ojo__write_all(core, &header, sizeof header, 0);
   if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
   if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
   if (!ok || !ojo__rename(core)) {
@@ -2296,7 +2822,7 @@ static void ojo__gather(struct ojo__core *core) {
     for (uint64_t i = part ? shared : 0; i < ends[part]; i++) {
       struct ojo__chunk *chunk = &core->chunks[i];
       uint64_t lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
-      if ((lease & 3) != OJO__LEASED) continue;
+      if ((lease & OJO__STATE) != OJO__LEASED) continue;
       struct ojo__noted *n = &core->noted[core->noted_count];
       n->index = (uint32_t)i;
       n->lease = lease;
@@ -2311,7 +2837,7 @@ static void ojo__gather(struct ojo__core *core) {
     OJO__SET(&chunk->next, first == OJO__NONE ? 0 : first + 1); /* a late ojo__pop may look at it */
     first = newest - 1;
     newest = older;
-    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)3) | OJO__FULL);
+    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)OJO__STATE) | OJO__FULL);
   }
   if (first == OJO__NONE) return;
   if (core->queue_tail == OJO__NONE) core->queue_head = core->queue_next = first;
@@ -2342,6 +2868,11 @@ static bool ojo__losses_pending(struct ojo__core *core) {
          core->pool->gone.lost > core->pool->gone.lost_harvested;
 }
 
+/* Has a thread ended that keeps no context for us, and so could not tell? */
+static bool ojo__died(struct ojo__core *core, struct ojo__thread *thread) {
+  return OJO__LOAD(&thread->evicted) && syscall(SYS_tgkill, core->pid, thread->tid, 0) != 0 && errno == ESRCH;
+}
+
 /* Entries of threads that are gone and wholly written may be used again. */
 static void ojo__retire_threads(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
@@ -2350,9 +2881,10 @@ static void ojo__retire_threads(struct ojo__core *core) {
     struct ojo__thread *thread = &core->threads[i];
     uint32_t state = OJO__LOAD(&thread->state);
     if (state == OJO__THREAD_FREE) continue;
-    if (state == OJO__THREAD_LIVE && OJO__LOAD(&thread->evicted) &&
-        syscall(SYS_tgkill, core->pid, thread->tid, 0) != 0 && errno == ESRCH)
-      OJO__STORE(&thread->state, state = OJO__THREAD_EXITED);
+    if (state == OJO__THREAD_LIVE && ojo__died(core, thread)) {
+      ojo__thread_ended(core, thread);
+      state = OJO__THREAD_EXITED;
+    }
     bool open = state != OJO__THREAD_EXITED || OJO__LOAD(&thread->chunks) != 0;
     for (int k = 0; k <= OJO__LEVELS; k++) { /* what is reported, the owner need not report again */
       OJO__STORE(&thread->level[k].lost_taken, thread->level[k].lost_harvested);
@@ -2369,6 +2901,17 @@ static void ojo__retire_threads(struct ojo__core *core) {
     ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)i);
   }
   OJO__STORE(&pool->nobody.lost_taken, pool->nobody.lost_harvested);
+}
+
+/* A flight recorder's threads that ended while a snapshot was taken, or that could not tell of their end. */
+static void ojo__retire_all_ended(struct ojo__core *core) {
+  uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
+  for (uint64_t i = 0; i < fresh; i++) {
+    struct ojo__thread *thread = &core->threads[i];
+    uint32_t state = OJO__LOAD(&thread->state);
+    if (state == OJO__THREAD_LIVE && ojo__died(core, thread)) ojo__thread_ended(core, thread);
+    else if (state == OJO__THREAD_EXITED) ojo__retire_ended(core, thread);
+  }
 }
 
 /* Keeps reserve_bytes of never-used chunks populated ahead of the recorders, who would stop for it. */
@@ -2481,20 +3024,355 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
   return ok;
 }
 
+/* ---- >>snapshot --------------------------------------------------------------------------------- */
+
+/* What the pool of a flight recorder holds at this moment becomes one file, and stays in the pool. The newest
+ * three quarters of the pool's chunks are pinned at once, so that recorders at full speed, which go once
+ * round the pool in milliseconds, cycle in the rest; older ones are pinned one by one as they are written, and
+ * those that were overwritten by then are counted so. All under pass_lock, and in one thread; nothing here
+ * allocates or takes another lock, so that a signal handler may do it when there is no flusher. */
+
+static uint64_t ojo__lease_number(uint64_t lease) { return lease >> OJO__LEASE_SHIFT; }
+
+static bool ojo__pin(struct ojo__core *core, struct ojo__noted *n) {
+  uint64_t *word = &core->chunks[n->index].lease, lease = OJO__LOAD(word);
+  do
+    if (ojo__lease_number(lease) != ojo__lease_number(n->lease) || (lease & OJO__STATE) == OJO__FREE ||
+        (lease & OJO__PINNED)) /* noted twice */
+      return false;
+  /* Acquire: pairs with ojo__change's release; until it is unpinned nobody leases it anew */
+  while (!__atomic_compare_exchange_n(word, &lease, lease | OJO__PINNED, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+  n->pinned = true;
+  n->committed = OJO__LOAD(&core->chunks[n->index].committed); /* pairs with the record's release */
+  return true;
+}
+
+static void ojo__unpin(struct ojo__core *core, struct ojo__noted *n) {
+  struct ojo__chunk *chunk = &core->chunks[n->index];
+  uint64_t lease = OJO__LOAD(&chunk->lease), to;
+  n->pinned = false;
+  do /* Release: our reads of its slots come before its next lease's stores to them */
+    to = (lease & OJO__STATE) == OJO__PARKED ? (lease & ~(uint64_t)7) | OJO__FULL : lease & ~(uint64_t)OJO__PINNED;
+  while (!__atomic_compare_exchange_n(&chunk->lease, &lease, to, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+  /* Off its chain, older than all that is on it: back to the front. Its thread's entry is kept by it. */
+  if ((lease & OJO__STATE) == OJO__PARKED)
+    ojo__push(&core->threads[chunk->thread].level[chunk->level].chain, OJO__CHUNK_LINKS(core), n->index);
+}
+
+/* Notes a chunk, and pins it if `pin`: as it is now, whoever leases it. False: it is free, or pinned already. */
+static bool ojo__snapshot_note(struct ojo__core *core, uint32_t index, bool pin) {
+  struct ojo__noted *n = &core->noted[core->noted_count];
+  struct ojo__chunk *chunk = &core->chunks[index];
+  memset(n, 0, sizeof *n);
+  n->index = index;
+  do {
+    n->lease = OJO__LOAD(&chunk->lease);
+    if ((n->lease & OJO__STATE) == OJO__FREE || (n->lease & OJO__PINNED)) return false;
+  } while (pin && !ojo__pin(core, n));
+  n->thread = OJO__PEEK(&chunk->thread); /* of one that is not pinned perhaps another's: ojo__pin will tell */
+  n->level = OJO__PEEK(&chunk->level);
+  n->ordinal = OJO__PEEK(&chunk->ordinal);
+  core->noted_count++;
+  return true;
+}
+
+/* The number that all but `most` of the leases now in force lie below. */
+static uint64_t ojo__snapshot_old(struct ojo__core *core, uint64_t end, uint32_t most) {
+  core->noted_count = 0;
+  for (uint64_t i = 0; i < end; i++) {
+    struct ojo__noted *n = &core->noted[core->noted_count];
+    uint64_t lease = OJO__LOAD(&core->chunks[i].lease);
+    if ((lease & OJO__STATE) == OJO__FREE) continue;
+    memset(n, 0, sizeof *n);
+    n->ordinal = ojo__lease_number(lease); /* only to be sorted */
+    core->noted_count++;
+  }
+  if (core->noted_count <= most) return 0;
+  ojo__sort(core->noted, core->noted_count);
+  return core->noted[core->noted_count - most].ordinal;
+}
+
+/* Notes the chunks in use, and pins the newest. Recorders may go round the pool while this goes through it, so
+ * the chunks are taken as they are then, and the ends of all chains come last: nobody's newest are missed. */
+static void ojo__snapshot_list(struct ojo__core *core) {
+  uint64_t end = OJO__LOAD(&core->pool->line_fresh[0]), entries = OJO__LOAD(&core->pool->threads_fresh);
+  uint32_t most = core->chunk_count - core->chunk_count / 4, pinned = 0;
+  uint64_t old = ojo__snapshot_old(core, end, most);
+  core->noted_count = 0;
+  for (uint32_t i = 0; i < end; i++) {
+    bool pin = pinned < most && ojo__lease_number(OJO__LOAD(&core->chunks[i].lease)) >= old;
+    if (ojo__snapshot_note(core, i, pin) && pin) pinned++;
+  }
+  for (uint64_t i = 0; i < entries; i++)
+    for (int k = 0; k < OJO__LEVELS && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE; k++) {
+      uint64_t newest = OJO__PEEK(&core->threads[i].level[k].newest);
+      if (newest && pinned < most + core->chunk_count / 8 && ojo__snapshot_note(core, (uint32_t)(newest - 1), true))
+        pinned++;
+    }
+  ojo__sort(core->noted, core->noted_count);
+}
+
+/* What was told of a (thread, level) in this file: nothing yet. */
+static struct ojo__level ojo__untold(const struct ojo__level *level) {
+  struct ojo__level copy;
+  memset(&copy, 0, sizeof copy);
+  copy.lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
+  copy.lost_first = OJO__PEEK(&level->lost_first);
+  copy.lost_last = OJO__PEEK(&level->lost_last);
+  copy.reason = OJO__PEEK(&level->reason);
+  copy.attempts = OJO__LOAD(&level->attempts);
+  return copy;
+}
+
+static void ojo__snapshot_room(struct ojo__core *core) {
+  if (core->buffer_used + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core);
+}
+
+static void ojo__snapshot_events(struct ojo__core *core) {
+  struct ojo__gone gone = core->pool->gone; /* entries are not retired from here on */
+  struct ojo__level told;
+  uint64_t entries = OJO__LOAD(&core->pool->threads_fresh);
+  for (uint32_t i = 0; i < core->noted_count && !core->batch.error;) {
+    struct ojo__noted *first = &core->noted[i], *n = first;
+    bool any = false;
+    told = ojo__untold(&core->threads[first->thread].level[first->level]);
+    for (; i < core->noted_count && n->thread == first->thread && n->level == first->level; n = &core->noted[++i]) {
+      bool late = !n->pinned;
+      if (late && !ojo__pin(core, n)) continue;
+      if (n->committed) {
+        ojo__emit(core, &told, &core->chunks[n->index], 0, n->committed);
+        any = true;
+      }
+      if (late) ojo__unpin(core, n);
+    }
+    if (!any) continue;
+    core->threads[first->thread].level[first->level].batch = core->batch.number;
+    ojo__emit_losses(core, &told, &core->threads[first->thread], (int)first->level);
+  }
+  for (uint64_t i = 0; i < entries; i++) /* those of whom no chunk is left */
+    for (int k = 0; k <= OJO__LEVELS && OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE; k++) {
+      struct ojo__thread *thread = &core->threads[i];
+      if (thread->level[k].batch == core->batch.number) continue;
+      told = ojo__untold(&thread->level[k]);
+      if (k < OJO__LEVELS && told.attempts > told.lost) {
+        struct ojo__open_run run;
+        uint64_t first_ts = ojo__to_ts(core, thread->first_raw), now = ojo__to_ts(core, ojo__raw_now(core->t));
+        ojo__run_begin(core, &run, thread, 0);
+        ojo__run_lost(core, &run, thread->number, told.attempts - told.lost, first_ts, now > first_ts ? now : first_ts,
+                      OJO_DROP_OVERWRITTEN);
+        told.ordinal_harvested = told.overwritten = told.attempts - told.lost;
+        ojo__run_end(core, &run, thread->number, thread->tid, k, told.ordinal_harvested, told.overwritten);
+      }
+      ojo__emit_losses(core, &told, thread, k);
+    }
+  told = ojo__untold(&core->pool->nobody);
+  ojo__snapshot_room(core);
+  gone.events_harvested = gone.lost_harvested = 0;
+  ojo__emit_nobody(core, &told, &gone);
+}
+
+/* `path` NULL: into output/. Under pass_lock. */
+static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
+  struct ojo__pool *pool = core->pool;
+  struct ojo__batch *b = &core->batch;
+  char beside[PATH_MAX + 64];
+  size_t length = path ? strlen(path) : 0;
+  ojo__batch_zero(core, ++core->snapshots | UINT64_C(1) << 62); /* no number of a batch */
+  if (path) {
+    memcpy(beside, path, length);
+    beside[length++] = '.';
+    do {
+      ojo__name(beside + length, b->us++, (uint64_t)core->pid); /* not of a thread: one snapshot at a time */
+      b->fd = ojo__keep_fd(open(beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                (mode_t)core->desc.file_mode));
+    } while (b->fd < 0 && errno == EEXIST);
+    if (b->fd < 0) ojo__batch_failed(core, "create a file beside the snapshot's");
+  } else {
+    ojo__staging_create(core);
+  }
+  if (!b->error) {
+    __atomic_store_n(&core->snapshotting, 1, __ATOMIC_SEQ_CST);
+    ojo__snapshot_list(core);
+    ojo__anchor_take(core, true); /* after the limits were noted */
+    ojo__snapshot_events(core);
+    for (uint32_t i = core->noted_count; i > 0; i--) /* the newest first: the oldest ends up in front */
+      if (core->noted[i - 1].pinned) ojo__unpin(core, &core->noted[i - 1]);
+    __atomic_store_n(&core->snapshotting, 0, __ATOMIC_SEQ_CST);
+    ojo__retire_all_ended(core);
+  }
+  bool ok = !b->error && ojo__file_end(core, OJO_FILE_SNAPSHOT);
+  uint64_t bytes = b->offset;
+  if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
+  if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
+  if (ok && path && rename(beside, path) != 0) ok = ojo__batch_failed(core, "rename the snapshot");
+  if (ok && !path) ok = ojo__rename(core);
+  if (ok) {
+    OJO__SET(&pool->batches, pool->batches + 1);
+    OJO__SET(&core->bytes, core->bytes + bytes);
+  } else {
+    int error = b->error;
+    const char *failed = b->failed;
+    if (path) unlink(beside);
+    else unlinkat(core->staging_fd, pool->staging_name, 0);
+    ojo__close_fd(&b->fd);
+    OJO__SET(&core->write_errors, core->write_errors + 1);
+    if (!core->mute)
+      ojo__log_kind(core, (uint32_t)error << 8 | (unsigned char)failed[0], "snapshot of %s%s%s: can't %s: %s", core->dir,
+                    path ? " to " : "", path ? path : "", failed, strerror(error));
+    errno = error;
+  }
+  b->number = 0;
+  core->buffer_used = 0;
+  return ok;
+}
+
+/* What a flight recorder's flusher has to do: memory ahead of the recorders, anchors for their clock. */
+static bool ojo__tend(struct ojo__core *core) {
+  ojo__populate_ahead(core);
+  ojo__anchor_take(core, true);
+  ojo__retire_all_ended(core);
+  return true;
+}
+
+static void ojo__pass_begin(struct ojo__core *core, sigset_t *before) {
+  OJO__SET(&core->pass_tid, (uint32_t)syscall(SYS_gettid));
+  ojo__file_signal(true, before);
+}
+static void ojo__pass_end(struct ojo__core *core, const sigset_t *before) {
+  sigset_t set = *before;
+  ojo__file_signal(false, &set);
+  OJO__SET(&core->pass_tid, 0);
+  pthread_mutex_unlock(&core->pass_lock);
+}
+
 static bool ojo__pass(struct ojo__core *core, bool all) {
   uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
   sigset_t before;
   pthread_mutex_lock(&core->pass_lock);
-  OJO__SET(&core->pass_tid, (uint32_t)syscall(SYS_gettid));
-  ojo__file_signal(true, &before);
-  ojo__trim(core, start);
-  bool ok = ojo__pass_locked(core, all);
-  ojo__file_signal(false, &before);
-  OJO__SET(&core->pass_tid, 0);
-  pthread_mutex_unlock(&core->pass_lock);
+  ojo__pass_begin(core, &before);
+  if (!ojo__recorder(core)) ojo__trim(core, start);
+  bool ok = ojo__recorder(core) ? ojo__tend(core) : ojo__pass_locked(core, all);
+  ojo__pass_end(core, &before);
   uint64_t took = ojo__clock_ns(CLOCK_MONOTONIC) - start;
   if (took > OJO__PEEK(&core->flush_ns_max)) OJO__SET(&core->flush_ns_max, took);
   return ok;
+}
+
+static bool ojo__snapshot(struct ojo__core *core, const char *path) {
+  sigset_t before;
+  pthread_mutex_lock(&core->pass_lock);
+  ojo__pass_begin(core, &before);
+  bool ok = ojo__snapshot_locked(core, path);
+  int error = errno;
+  ojo__pass_end(core, &before);
+  errno = error;
+  return ok;
+}
+
+/* ---- >>signals ---------------------------------------------------------------------------------- */
+
+struct ojo__signal { /* of ojo_snapshot_on_signal. Made under ojo__lock, never freed: a handler may look at it */
+  struct ojo__signal *next;
+  struct ojo__core *core; /* NULL: the entry is free */
+  int signo;
+  uint32_t wanted;
+  bool to_output;
+  char path[PATH_MAX];
+};
+enum { OJO__SIGNALS = 65 };
+static struct ojo__signal *ojo__signals;
+static struct sigaction ojo__before[OJO__SIGNALS]; /* the program's own handlers */
+static bool ojo__installed[OJO__SIGNALS];
+static const int ojo__crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+
+static void ojo__signal_snapshots(struct ojo__core *core) {
+  __atomic_store_n(&core->signalled, 0, __ATOMIC_SEQ_CST); /* before `wanted` is read: a later signal comes again */
+  for (struct ojo__signal *s = OJO__LOAD(&ojo__signals); s; s = s->next)
+    if (OJO__LOAD(&s->core) == core && __atomic_exchange_n(&s->wanted, 0, __ATOMIC_SEQ_CST))
+      ojo__snapshot(core, s->to_output ? NULL : s->path);
+}
+
+/* In a handler, for a tracer without a flusher: at once, unless this very moment somebody writes. */
+static void ojo__write_in_handler(struct ojo__core *core, const char *path) {
+  sigset_t before;
+  if (pthread_mutex_trylock(&core->pass_lock) != 0) return;
+  ojo__pass_begin(core, &before);
+  core->mute = true;
+  if (ojo__recorder(core)) ojo__snapshot_locked(core, path);
+  else ojo__pass_locked(core, true);
+  core->mute = false;
+  ojo__pass_end(core, &before);
+}
+
+/* Calls the handler that ours replaced. One that is none: `fatal` brings the default action about, by the same
+ * instruction once more or by the same signal once more. */
+static void ojo__call_before(int signo, siginfo_t *info, void *context, bool fatal) {
+  const struct sigaction *old = &ojo__before[signo];
+  if (old->sa_flags & SA_SIGINFO) {
+    if (old->sa_sigaction) old->sa_sigaction(signo, info, context);
+  } else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
+    old->sa_handler(signo);
+  } else if (fatal && (old->sa_handler == SIG_DFL || info->si_code > 0)) {
+    sigaction(signo, old, NULL);
+    if (info->si_code <= 0) syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo); /* once we have returned */
+  }
+}
+
+static void ojo__on_signal(int signo, siginfo_t *info, void *context) {
+  int saved = errno;
+  for (struct ojo__signal *s = OJO__LOAD(&ojo__signals); s; s = s->next) {
+    struct ojo__core *core = OJO__LOAD(&s->core);
+    if (!core || s->signo != signo || core->t->abi != OJO_ABI) continue;
+    if (core->desc.no_thread) {
+      ojo__write_in_handler(core, s->to_output ? NULL : s->path);
+      continue;
+    }
+    __atomic_store_n(&s->wanted, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&core->signalled, 1, __ATOMIC_SEQ_CST);
+    ojo__wake_flusher(core);
+  }
+  ojo__call_before(signo, info, context, false);
+  errno = saved;
+}
+
+static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
+  int saved = errno;
+  uint32_t tid = (uint32_t)syscall(SYS_gettid);
+  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__CRASH_WAIT_MS * 1000000u;
+  for (int wait = 0; wait < 2 && !ojo__local.crashing; wait++) /* first all are asked, then all are waited for */
+    for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
+      if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
+      if (core->desc.no_thread) {
+        if (!wait) ojo__write_in_handler(core, NULL);
+      } else if (!wait) {
+        OJO__STORE(&core->crashed, 1);
+        core->crash_request = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
+        ojo__wake_flusher(core);
+      } else {
+        for (uint64_t now;;) {
+          uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
+          if ((int32_t)(done - core->crash_request) >= 0 || OJO__LOAD(&core->ended)) break;
+          if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) break;
+          ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
+        }
+      }
+    }
+  ojo__local.crashing = true; /* a crash in the handler below is no news */
+  ojo__call_before(signo, info, context, true);
+  ojo__local.crashing = false;
+  errno = saved;
+}
+
+/* Under ojo__lock. */
+static bool ojo__install(int signo, void (*handler)(int, siginfo_t *, void *)) {
+  struct sigaction action;
+  if (ojo__installed[signo]) return true; /* not again: who came after us may call us, and we would call him */
+  memset(&action, 0, sizeof action);
+  action.sa_sigaction = handler;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  if (sigaction(signo, NULL, &ojo__before[signo]) != 0 || sigaction(signo, &action, NULL) != 0) return false;
+  return ojo__installed[signo] = true;
 }
 
 static void *ojo__flusher(void *argument) {
@@ -2520,6 +3398,11 @@ static void *ojo__flusher(void *argument) {
     uint32_t asked = OJO__LOAD(&core->requested);
     uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
     bool all = stop || asked != OJO__LOAD(&core->done) || begun >= due;
+    if (OJO__LOAD(&core->signalled)) ojo__signal_snapshots(core);
+    if (OJO__LOAD(&core->crashed) && ojo__recorder(core)) { /* stored before `requested` was raised */
+      OJO__STORE(&core->crashed, 0);
+      ojo__snapshot(core, NULL);
+    }
     if (ojo__pass(core, all)) {
       wait = 0;
       if (all) due = begun + interval;
@@ -2566,8 +3449,6 @@ static uint64_t ojo__memory_limit(void) {
     *slash = 0;
   }
 }
-
-static uint64_t ojo__round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
 static void ojo__random(void *bytes, size_t length) {
   if (syscall(SYS_getrandom, bytes, length, 0) == (long)length) return;
@@ -2645,139 +3526,28 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
  * its own: a recoverer that is killed leaves a pool to which the same applies, and two are kept apart by
  * the pool's lock. The pool's contents are not trusted: every index and length is checked before use. */
 
-static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
-  const ojo_file_header *file = &pool->file;
-  uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
-  if (memcmp(pool->magic, "ojopool", 8) != 0 || pool->version != OJO__POOL_VERSION) return false;
-  if (file->header_bytes < sizeof *file || file->header_bytes > 1u << 30 || file->header_bytes % 8 ||
-      file->schema_bytes > file->header_bytes - sizeof *file)
-    return false;
-  uint64_t anchors = ojo__round_up(schema + file->header_bytes - sizeof *file, 4096);
-  uint64_t threads = ojo__round_up(anchors + OJO__ANCHORS_MAX * sizeof(struct ojo__anchor), 4096);
-  uint64_t chunks = ojo__round_up(threads + OJO__THREADS_MAX * sizeof(struct ojo__thread), 4096);
-  uint64_t data = ojo__round_up(chunks + count * sizeof(struct ojo__chunk), OJO__CHUNK_BYTES);
-  if (pool->schema_at != schema || pool->anchors_at != anchors || pool->threads_at != threads ||
-      pool->chunks_at != chunks || pool->data_at != data || count >= OJO__LIST_INDEX ||
-      pool->bytes != data + count * OJO__CHUNK_BYTES || pool->bytes != file_bytes)
-    return false;
-  if (pool->threads_fresh > OJO__THREADS_MAX || pool->anchor_count > OJO__ANCHORS_MAX) return false;
-  const struct ojo__anchor *a = (const struct ojo__anchor *)(const void *)((const char *)pool + anchors);
-  for (uint64_t i = 1; i < pool->anchor_count; i++)
-    if (a[i].tick <= a[i - 1].tick || a[i].ns <= a[i - 1].ns) return false;
-  return true;
-}
-
-/* Was the batch published whose number a chunk or level bears? If it is the open one, its file in staging/
- * tells: gone, or (without renameat2) with a second link in output/. */
-static bool ojo__batch_done(struct ojo__core *dead, uint64_t number) {
-  struct ojo__pool *pool = dead->pool;
-  struct stat st;
-  if (number <= pool->batch_published || number < pool->open_batch) return true;
-  if (fstatat(dead->staging_fd, pool->staging_name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
-  return st.st_nlink > 1;
-}
-
-#ifndef SEEK_HOLE
-#define SEEK_HOLE 4
-#endif
-/* Are these bytes of the pool there? Reading a hole takes a page of the tmpfs, and SIGBUS if it is full. */
-static bool ojo__present(struct ojo__core *dead, const void *from, uint64_t bytes) {
-  off_t at = (off_t)((const unsigned char *)from - (const unsigned char *)dead->pool);
-  return bytes == 0 || lseek(dead->lock_fd, at, SEEK_HOLE) >= at + (off_t)bytes;
-}
-
-/* How far a chunk's events are sound: all that was committed, unless somebody else wrote to the pool. */
-static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk) {
-  const unsigned char *base = dead->data + (uint64_t)(chunk - dead->chunks) * OJO__CHUNK_BYTES;
-  uint64_t at = chunk->harvested, end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
-  if (end > OJO__CHUNK_LIMIT || at > end || end % OJO_SLOT_BYTES || at % OJO_SLOT_BYTES) return 0;
-  if (!ojo__present(dead, base, end)) return 0;
-  while (at < end) {
-    uint32_t type;
-    memcpy(&type, base + at + offsetof(ojo_event, type), sizeof type);
-    uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + (type >> OJO_EXTENSION_SHIFT));
-    if (size > end - at) break;
-    at += size;
-  }
-  return at;
-}
-
-struct ojo__found {
-  uint32_t thread, level, index;
-  uint64_t ordinal;
-};
-static int ojo__by_ordinal(const void *a, const void *b) {
-  const struct ojo__found *x = (const struct ojo__found *)a, *y = (const struct ojo__found *)b;
-  if (x->thread != y->thread) return x->thread < y->thread ? -1 : 1;
-  if (x->level != y->level) return x->level < y->level ? -1 : 1;
-  return x->ordinal < y->ordinal ? -1 : x->ordinal > y->ordinal;
-}
-
-/* Rolls back, and lists the chunks that still hold events. */
-static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *found) {
-  struct ojo__pool *pool = dead->pool;
-  bool done = ojo__batch_done(dead, pool->open_batch);
-  uint32_t count = 0;
-  for (uint64_t i = 0; i <= pool->threads_fresh; i++)
-    for (int k = 0; k <= OJO__LEVELS; k++) {
-      struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
-      if (level->batch >= pool->open_batch && !done) ojo__level_roll_back(pool, level);
-    }
-  for (uint32_t i = 0; i < dead->chunk_count; i++) {
-    struct ojo__chunk *chunk = &dead->chunks[i];
-    if (i % 64 == 0 && !ojo__present(dead, chunk, sizeof *chunk)) { /* a page of headers never used */
-      i += 63;
-      continue;
-    }
-    uint64_t state = OJO__LOAD(&chunk->lease) & 3; /* pairs with ojo__change's release */
-    if (state != OJO__LEASED && state != OJO__FULL) continue;
-    if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
-    if (chunk->batch >= pool->open_batch && !done) OJO__STORE(&chunk->harvested, chunk->published);
-    if (ojo__chunk_sound(dead, chunk) <= chunk->harvested) continue;
-    found[count].thread = dead->threads[chunk->thread].number;
-    found[count].level = chunk->level;
-    found[count].index = i;
-    found[count++].ordinal = chunk->ordinal;
-  }
-  qsort(found, count, sizeof *found, ojo__by_ordinal);
-  if (done && pool->open_batch) { /* noted, since the name of our own file will take the place of the one that tells */
-    pool->batches = pool->last_number + 1;
-    OJO__STORE(&pool->batch_published, pool->open_batch);
-  } else pool->last_number = pool->batches - 1;
-  /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
-  pool->staging_name[sizeof pool->staging_name - 1] = 0;
-  if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
-    unlinkat(dead->staging_fd, pool->staging_name, 0);
-  return count;
-}
-
 /* Writes a dead pool's events as one batch. False: they can't be written now; the pool stays. */
 static bool ojo__recover_write(struct ojo__core *dead) {
   struct ojo__pool *pool = dead->pool;
-  struct ojo__found *found = (struct ojo__found *)malloc((dead->chunk_count + 1) * sizeof *found);
+  bool done = false;
+  dead->noted = (struct ojo__noted *)malloc((dead->chunk_count + 1) * sizeof *dead->noted);
   dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
-  bool ok = found && dead->buffer;
-  uint32_t count = ok ? ojo__recover_list(dead, found) : 0;
-  dead->noted = (struct ojo__noted *)malloc((count + 1) * sizeof *dead->noted); /* for ojo__roll_back */
-  ok = ok && dead->noted;
-  for (uint32_t i = 0; ok && i < count; i++) {
-    dead->noted[i].index = found[i].index;
-    dead->noted[i].lease = dead->chunks[found[i].index].lease;
-    dead->noted_count = i + 1;
+  bool ok = dead->noted && dead->buffer;
+  if (ok) {
+    ojo__dead_list(dead, &done);
+    if (done && pool->open_batch) { /* noted, since our own file's name will take the place of the one that tells */
+      pool->batches = pool->last_number + 1;
+      OJO__STORE(&pool->batch_published, pool->open_batch);
+    } else pool->last_number = pool->batches - 1;
+    /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
+    if (pool->staging_name[0]) unlinkat(dead->staging_fd, pool->staging_name, 0);
   }
-  if (ok && (count || ojo__losses_pending(dead))) {
+  if (ok && (dead->noted_count || ojo__losses_pending(dead))) {
     ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
     ok = ojo__batch_room(dead);
-    for (uint32_t i = 0; ok && i < count; i++) {
-      struct ojo__chunk *chunk = &dead->chunks[found[i].index];
-      ojo__harvest(dead, chunk, ojo__chunk_sound(dead, chunk));
-    }
-    for (uint64_t i = 0; ok && i < pool->threads_fresh; i++)
-      for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
-        ojo__harvest_losses(dead, &dead->threads[i], k);
+    if (ok) ojo__dead_drain(dead);
     ok = ok && ojo__batch_end(dead);
   }
-  free(found);
   free(dead->noted);
   free(dead->buffer);
   return ok;
@@ -2839,26 +3609,18 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   ojo_tracer t;
   memset(&t, 0, sizeof t);
   if (pool && dead && ojo__pool_sound(pool, (uint64_t)st.st_size)) {
-    t.clock = pool->file.clock;
     dead->t = &t;
     dead->desc = opener->desc;
+    ojo__dead_attach(dead, pool);
     dead->desc.disk_bytes_max = 0;
+    dead->desc.overflow = OJO_OVERFLOW_DROP_NEWEST; /* whatever it was: we are a flusher */
     dead->desc.flush_bytes = dead->batch_target = UINT64_MAX; /* one batch */
-    dead->desc.checksums = (pool->file.flags & OJO_FILE_CHECKSUMS) != 0;
     dead->dir = opener->dir;
     dead->staging_fd = opener->staging_fd;
     dead->output_fd = opener->output_fd;
-    dead->recovering = true;
     dead->sequence = pool->open_batch; /* names go on where the dead one's ended */
-    dead->pool = pool;
     dead->lock_fd = lock;
-    dead->chunk_count = pool->chunk_count;
-    dead->anchors = (struct ojo__anchor *)(void *)((char *)map + pool->anchors_at);
-    dead->threads = (struct ojo__thread *)(void *)((char *)map + pool->threads_at);
-    dead->chunks = (struct ojo__chunk *)(void *)((char *)map + pool->chunks_at);
-    dead->data = (unsigned char *)map + pool->data_at;
     dead->queue_head = dead->queue_next = dead->queue_tail = OJO__NONE;
-    dead->batch.fd = -1;
     sigset_t before;
     ojo__file_signal(true, &before);
     if (!ojo__recover_write(dead)) result = OJO_ERR_IO;
@@ -3114,6 +3876,7 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
   pool->schema_at = schema;
   pool->file = *file;
   pool->last_number = UINT64_MAX;
+  pool->overflow = (uint64_t)core->desc.overflow;
   OJO__COMPILER_BARRIER();
   memcpy(pool->magic, "ojopool", 8); /* last: from here on a recoverer takes it for a pool */
   return true;
@@ -3222,7 +3985,7 @@ static void ojo__make_header(struct ojo__core *core, ojo_file_header *file, size
 
 static ojo_result ojo__check_desc(struct ojo__core *core, const ojo_desc *desc) {
   const char *why = NULL;
-  if (desc->overflow != OJO_OVERFLOW_DROP_NEWEST && desc->overflow != OJO_OVERFLOW_BLOCK) why = "overflow";
+  if (desc->overflow < OJO_OVERFLOW_DROP_NEWEST || desc->overflow > OJO_OVERFLOW_BLOCK) why = "overflow";
   else if (desc->clock < OJO_CLOCK_AUTO || desc->clock > OJO_CLOCK_CNTVCT) why = "clock";
   else if (desc->type_count && !desc->types) why = "types is NULL, type_count is not 0";
   else if ((desc->file_mode & ~0777u) || (desc->dir_mode & ~0777u)) why = "file_mode or dir_mode";
@@ -3308,6 +4071,12 @@ __attribute__((constructor)) static void ojo__load(void) { pthread_once(&ojo__on
 __attribute__((destructor)) static void ojo__unload(void) {
   if (ojo__key_made) pthread_key_delete(ojo__key);
   ojo__key_made = false;
+  for (int i = 1; i < OJO__SIGNALS; i++) {
+    struct sigaction now;
+    if (ojo__installed[i] && sigaction(i, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+        (now.sa_sigaction == ojo__on_signal || now.sa_sigaction == ojo__on_crash))
+      sigaction(i, &ojo__before[i], NULL);
+  }
 }
 
 #ifndef MADV_WIPEONFORK
@@ -3335,7 +4104,7 @@ static struct ojo__core *ojo__core_make(void) {
   madvise(at, 4096, MADV_WIPEONFORK);
   core->t = (ojo_tracer *)at;
   core->next = ojo__cores;
-  ojo__cores = core;
+  OJO__STORE(&ojo__cores, core); /* a crash handler walks the list */
   return core;
 }
 
@@ -3364,7 +4133,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   if (schema_bytes) memcpy((char *)pool + pool->schema_at, core->schema, schema_bytes);
   memcpy(pool->dir, core->path, sizeof pool->dir);
   core->buffer = (unsigned char *)ojo__alloc(core, OJO__BUFFER_BYTES);
-  core->noted = (struct ojo__noted *)ojo__alloc(core, (core->chunk_count + 1) * sizeof *core->noted);
+  core->noted = (struct ojo__noted *)ojo__alloc(core, (2 * (size_t)core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
   if (!core->buffer || !core->noted || !core->published) return OJO_ERR_MEMORY;
@@ -3448,6 +4217,11 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   pthread_mutex_lock(&core->retire_lock);
   s.recorded = core->retired_recorded;
   s.dropped = core->retired_lost + OJO__LOAD(&core->pool->nobody.lost);
+  if (ojo__recorder(core)) {
+    s.recorded = OJO__LOAD(&pool->gone.events);
+    s.dropped += OJO__LOAD(&pool->gone.lost);
+    s.overwritten = OJO__LOAD(&pool->line_recorder[0]);
+  }
   uint64_t threads = OJO__LOAD(&pool->threads_fresh);
   for (uint64_t i = 0; i < threads; i++) {
     struct ojo__thread *thread = &core->threads[i];
@@ -3460,7 +4234,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   pthread_mutex_unlock(&core->retire_lock);
   for (int part = 0; part < 2; part++)
     for (uint64_t i = part ? shared : 0; i < ends[part]; i++)
-      if ((OJO__LOAD(&core->chunks[i].lease) & 3) == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags))
+      if ((OJO__LOAD(&core->chunks[i].lease) & OJO__STATE) == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags))
         s.recorded += ojo__chunk_events(&core->chunks[i]);
   s.written = OJO__PEEK(&core->written);
   s.batches = OJO__PEEK(&pool->batches);
@@ -3554,9 +4328,64 @@ OJO_API uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_d
   return ojo__flow_open(t, ojo__raw(time), desc);
 }
 
+OJO_API ojo_result ojo_snapshot(ojo_tracer *t, const char *path) {
+  int cancel = 0;
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  struct ojo__core *core = t->core;
+  if (!ojo__recorder(core) || OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
+  if (path && (!*path || strlen(path) >= PATH_MAX)) return OJO_ERR_ARGUMENT;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  bool ok = ojo__snapshot(core, path);
+  pthread_setcancelstate(cancel, NULL);
+  return ok ? OJO_OK : OJO_ERR_IO;
+}
+
+OJO_API ojo_result ojo_snapshot_on_signal(ojo_tracer *t, int signo, const char *path) {
+  char here[PATH_MAX] = "";
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  struct ojo__core *core = t->core;
+  if (!ojo__recorder(core)) return OJO_ERR_MODE;
+  bool taken = false;
+  for (size_t i = 0; i < sizeof ojo__crashes / sizeof ojo__crashes[0]; i++) taken = taken || signo == ojo__crashes[i];
+  if (taken || signo <= 0 || signo >= OJO__SIGNALS || (path && !*path)) return OJO_ERR_ARGUMENT;
+  if (path && *path != '/' && !getcwd(here, sizeof here - 1)) return OJO_ERR_IO;
+  pthread_mutex_lock(&ojo__lock);
+  struct ojo__signal *s = ojo__signals;
+  while (s && s->core) s = s->next;
+  bool made = !s;
+  if (made) s = (struct ojo__signal *)calloc(1, sizeof *s);
+  ojo_result result = s ? OJO_OK : OJO_ERR_MEMORY;
+  if (s) {
+    s->signo = signo;
+    s->wanted = 0;
+    s->to_output = !path;
+    int n = snprintf(s->path, sizeof s->path, "%s%s%s", here, *here ? "/" : "", path ? path : "");
+    if (n >= (int)sizeof s->path || !ojo__install(signo, ojo__on_signal)) result = OJO_ERR_ARGUMENT;
+    if (made) {
+      s->next = ojo__signals;
+      OJO__STORE(&ojo__signals, s);
+    }
+    if (result == OJO_OK) OJO__STORE(&s->core, core); /* last: from here on the handler takes it up */
+  }
+  pthread_mutex_unlock(&ojo__lock);
+  return result;
+}
+
+OJO_API ojo_result ojo_dump_on_crash(ojo_tracer *t) {
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  bool ok = true;
+  pthread_mutex_lock(&ojo__lock);
+  OJO__STORE(&t->core->dump, true);
+  for (size_t i = 0; i < sizeof ojo__crashes / sizeof ojo__crashes[0]; i++)
+    ok = ojo__install(ojo__crashes[i], ojo__on_crash) && ok;
+  pthread_mutex_unlock(&ojo__lock);
+  return ok ? OJO_OK : OJO_ERR_ARGUMENT;
+}
+
 OJO_API ojo_result ojo_flush(ojo_tracer *t) {
   if (!t || t->abi != OJO_ABI) return OJO_OK;
   struct ojo__core *core = t->core;
+  if (ojo__recorder(core)) return OJO_ERR_MODE;
   if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
   if (core->desc.no_thread) return ojo__pass(core, true) ? OJO_OK : OJO_ERR_IO;
   uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u, now;
@@ -3584,29 +4413,32 @@ static ojo_result ojo__close(ojo_tracer *t) {
   }
   if (!mine) return OJO_OK;
   OJO__STORE(&t->mask, 0);
-  if (core->desc.no_thread) {
+  if (core->desc.no_thread && !ojo__recorder(core)) {
     uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u;
     struct timespec wait = {0, 50000000};
     while (!ojo__pass(core, true) && ojo__clock_ns(CLOCK_MONOTONIC) < end) nanosleep(&wait, NULL);
-  } else {
+  } else if (!core->desc.no_thread) {
     __atomic_store_n(&core->stop, 1, __ATOMIC_SEQ_CST);
     ojo__wake_flusher(core);
     ojo__futex_wake(&core->stop);
     pthread_join(core->thread, NULL);
   }
   ojo_stats s = ojo_query_stats(t);
-  if (s.written < s.recorded) {
+  bool all = ojo__recorder(core) || s.written >= s.recorded;
+  if (!all) {
     core->kept = core->crash_safe;
     ojo__log(core, "%llu events could not be written to %s%s", (unsigned long long)(s.recorded - s.written),
              core->dir, core->kept ? ": ojo_recover writes them later" : "");
   }
   pthread_mutex_lock(&ojo__lock);
+  for (struct ojo__signal *one = ojo__signals; one; one = one->next)
+    if (one->core == core) OJO__STORE(&one->core, (struct ojo__core *)NULL);
   t->generation = 0;
   t->abi = 0;
   ojo__release(core);
   OJO__STORE(&core->closed, ++ojo__closings);
   pthread_mutex_unlock(&ojo__lock);
-  return s.written < s.recorded ? OJO_ERR_IO : OJO_OK;
+  return all ? OJO_OK : OJO_ERR_IO;
 }
 
 OJO_API ojo_result ojo_close(ojo_tracer *t) {
@@ -3620,7 +4452,6 @@ OJO_API ojo_result ojo_close(ojo_tracer *t) {
 
 #ifdef __cplusplus
 }
-#endif
 #endif
 #endif /* OJO_IMPLEMENTATION_GUARD */
 

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * recorder.c - the flight recorder: what a snapshot holds while others record, whose events are overwritten,
+ * snapshots on signals, dumps on crashes, and the black box that SIGKILL leaves.
+ *
+ *   OJO_CRASH_RUNS   how many kills (default 50)
+ *   OJO_CRASH_SEED   of the random moments (default: the time; printed)
+ */
+#define OJO_IMPLEMENTATION
+#include "ojo.h"
+#include "check.h"
+#include "tally.h"
+
+enum { CHUNK_EVENTS = 65536 / 24 };
+static char dir[256], path[512];
+
+static ojo_tracer *open_recorder(uint64_t chunks) {
+  ojo_tracer *t = NULL;
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+  d.buffer_bytes = chunks * 65536;
+  check(ojo_open(&t, &d) == OJO_OK && t, "a flight recorder opens");
+  return t;
+}
+
+static void fresh(void) {
+  check_directory("recorder", dir, sizeof dir);
+  snprintf(path, sizeof path, "%s/snapshot.bin", dir);
+}
+
+/* A snapshot's file, as its format says. */
+static struct tally *tally_snapshot(uint64_t batch) {
+  struct tally *s = tally_new();
+  size_t bytes = 0;
+  char *data = check_load(path, &bytes);
+  s->batch_next = batch;
+  if (check(data && bytes >= sizeof(ojo_file_header), "there is a snapshot")) {
+    check(((const ojo_file_header *)(const void *)data)->flags == (OJO_FILE_COMPLETE | OJO_FILE_SNAPSHOT),
+          "a snapshot's flags are COMPLETE and SNAPSHOT");
+    tally_file(s, (const unsigned char *)data, bytes);
+  }
+  free(data);
+  return s;
+}
+
+/* Records `count` events of a flow, numbered from `from`; some with extensions. */
+static void record(ojo_tracer *t, uint32_t flow, uint64_t from, uint64_t count) {
+  unsigned char bytes[48];
+  memset(bytes, 0, sizeof bytes);
+  for (uint64_t n = from; n < from + count; n++) {
+    uint64_t payload = sealed(flow, n);
+    if (n % 16) {
+      ojo_record(t, flow, OJO_PACKET_SENT, payload);
+      continue;
+    }
+    for (int i = 0; i < 2; i++) memcpy(bytes + 24 * i + 16, &payload, 8);
+    ojo_record_ext(t, flow, 0x010000, payload, bytes, sizeof bytes);
+  }
+}
+
+static void test_one_thread(void) {
+  fresh();
+  ojo_tracer *t = open_recorder(16);
+  uint64_t n = 0;
+  for (int round = 0; round < 6; round++) {
+    uint64_t more = round == 0 ? 10 : round == 1 ? CHUNK_EVENTS * 3 : 100000;
+    record(t, 1, n, more);
+    n += more;
+    check(ojo_snapshot(t, path) == OJO_OK, "round %d: ojo_snapshot", round);
+    struct tally *s = tally_snapshot((uint64_t)round);
+    tally_check(s, "one thread", n);
+    check(s->next[1] == n, "round %d: the newest event is there", round);
+    check(s->total >= (round < 2 ? n : 13 * CHUNK_EVENTS * 8 / 10), "round %d: %llu events of a pool of 16 chunks", round,
+          (unsigned long long)s->total);
+    ojo_stats stats = ojo_query_stats(t);
+    check(stats.recorded == n && stats.dropped == 0 && stats.overwritten == s->dropped && stats.written == 0 &&
+              stats.batches == (uint64_t)round + 1,
+          "round %d: stats: %llu recorded, %llu overwritten; %llu, %llu", round, (unsigned long long)stats.recorded,
+          (unsigned long long)stats.overwritten, (unsigned long long)n, (unsigned long long)s->dropped);
+    free(s);
+  }
+  check(check_count(dir, "output") == 0, "nothing is written but snapshots");
+  check(ojo_flush(t) == OJO_ERR_MODE, "a flight recorder is not flushed");
+  check(ojo_snapshot(t, "") == OJO_ERR_ARGUMENT, "no path");
+  check(ojo_snapshot(t, "/nonexistent/x") == OJO_ERR_IO, "a path in no directory");
+  check(ojo_snapshot(t, NULL) == OJO_OK && check_count(dir, "output") == 1, "NULL is a file in output/");
+  check(ojo_close(t) == OJO_OK && check_count(dir, "output") == 1, "close writes nothing");
+  check(check_count(dir, "staging") == 0, "staging/ is empty");
+  check_remove(dir);
+}
+
+static void test_modes(void) {
+  fresh();
+  ojo_desc d;
+  ojo_tracer *t = NULL;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  check(ojo_open(&t, &d) == OJO_OK, "open");
+  check(ojo_snapshot(t, path) == OJO_ERR_MODE, "no snapshot of a tracer that writes");
+  check(ojo_snapshot_on_signal(t, SIGUSR1, path) == OJO_ERR_MODE, "nor on a signal");
+  ojo_close(t);
+  check(ojo_snapshot(NULL, path) == OJO_OK && ojo_snapshot_on_signal(NULL, SIGUSR1, path) == OJO_OK &&
+            ojo_dump_on_crash(NULL) == OJO_OK, "NULL is accepted");
+  t = open_recorder(8);
+  check(ojo_snapshot_on_signal(t, SIGKILL, path) == OJO_ERR_ARGUMENT &&
+            ojo_snapshot_on_signal(t, 0, path) == OJO_ERR_ARGUMENT &&
+            ojo_snapshot_on_signal(t, SIGSEGV, path) == OJO_ERR_ARGUMENT, "signals that can't be used");
+  check(ojo_snapshot(t, path) == OJO_OK, "a snapshot of nothing");
+  struct tally *s = tally_snapshot(0);
+  tally_check(s, "nothing", 0);
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+struct work {
+  ojo_tracer *t;
+  uint32_t flow;
+  uint64_t count;
+  uint64_t done;
+};
+static void *record_some(void *argument) {
+  struct work *w = (struct work *)argument;
+  record(w->t, w->flow, 0, w->count);
+  w->done = w->count;
+  return NULL;
+}
+static void run_thread(struct work *w) {
+  pthread_t id;
+  if (pthread_create(&id, NULL, record_some, w)) abort();
+  pthread_join(id, NULL);
+}
+
+/* One busy thread does not erase what idle ones recorded; those that ended age as it does. */
+static void test_shares(void) {
+  fresh();
+  ojo_tracer *t = open_recorder(32);
+  struct work early = {t, 3, 500, 0}, late = {t, 4, 500, 0};
+  run_thread(&early);
+  record(t, 1, 0, 500); /* this thread idles from here on */
+  struct work busy = {t, 2, 1000000, 0};
+  run_thread(&busy);
+  run_thread(&late);
+  ojo_snapshot(t, path);
+  struct tally *s = tally_snapshot(0);
+  tally_check(s, "shares", 1001500);
+  check(s->events[1] == 500, "an idle thread's events are kept: %llu", (unsigned long long)s->events[1]);
+  check(s->events[3] == 0, "those of a thread that ended long ago are not: %llu", (unsigned long long)s->events[3]);
+  check(s->events[4] == 500, "those of one that just ended are: %llu", (unsigned long long)s->events[4]);
+  check(s->next[2] == 1000000 && s->events[2] > 12 * CHUNK_EVENTS, "the busy one has the rest: %llu",
+        (unsigned long long)s->events[2]);
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* More threads than chunks, one after another and at once: what is not there is counted. */
+static void test_many_threads(void) {
+  enum { MANY = 10000, AT_ONCE = 50 };
+  fresh();
+  ojo_tracer *t = open_recorder(32);
+  static struct work w[MANY];
+  pthread_t id[AT_ONCE];
+  for (uint32_t i = 0; i < MANY; i++) w[i].t = t, w[i].flow = i + 1, w[i].count = 3;
+  for (int i = 0; i < MANY; i += AT_ONCE) {
+    for (int k = 0; k < AT_ONCE; k++)
+      if (pthread_create(&id[k], NULL, record_some, &w[i + k])) abort();
+    for (int k = 0; k < AT_ONCE; k++) pthread_join(id[k], NULL);
+  }
+  struct work last = {t, MANY + 1, 3, 0};
+  run_thread(&last);
+  ojo_snapshot(t, path);
+  ojo_stats stats = ojo_query_stats(t);
+  struct tally *s = tally_snapshot(0);
+  tally_check(s, "many threads", 3 * MANY + 3);
+  check(stats.recorded + stats.dropped == 3 * MANY + 3 && stats.dropped + stats.overwritten == s->dropped,
+        "many threads: stats: %llu recorded, %llu dropped, %llu overwritten; %llu told",
+        (unsigned long long)stats.recorded, (unsigned long long)stats.dropped, (unsigned long long)stats.overwritten,
+        (unsigned long long)s->dropped);
+  check(s->events[MANY + 1] == 3, "the last thread's events are there");
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* Four writers at full speed, snapshots meanwhile. */
+static uint32_t stop;
+static void *record_until(void *argument) {
+  struct work *w = (struct work *)argument;
+  for (; !OJO__LOAD(&stop); OJO__STORE(&w->done, w->done + 64)) record(w->t, w->flow, w->done, 64);
+  return NULL;
+}
+static void test_snapshots_while_recording(void) {
+  enum { WRITERS = 4, CHUNKS = 128 };
+  fresh();
+  ojo_tracer *t = open_recorder(CHUNKS);
+  static struct work w[WRITERS];
+  pthread_t id[WRITERS];
+  uint64_t least = UINT64_MAX, taken = 0;
+  stop = 0;
+  for (uint32_t i = 0; i < WRITERS; i++) {
+    w[i].t = t, w[i].flow = i + 1, w[i].done = 0;
+    if (pthread_create(&id[i], NULL, record_until, &w[i])) abort();
+  }
+  usleep(100000);
+  for (uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + 1500000000u; ojo__clock_ns(CLOCK_MONOTONIC) < end; taken++) {
+    uint64_t before[WRITERS];
+    for (uint32_t i = 0; i < WRITERS; i++) before[i] = OJO__LOAD(&w[i].done);
+    check(ojo_snapshot(t, path) == OJO_OK, "snapshot %llu", (unsigned long long)taken);
+    struct tally *s = tally_snapshot(taken);
+    check(s->bad_file == 0 && s->bad_payload == 0 && s->bad_order == 0 && s->bad_ordinal == 0,
+          "snapshot %llu: %llu unsound, %llu torn, %llu out of order, %llu ordinals", (unsigned long long)taken,
+          (unsigned long long)s->bad_file, (unsigned long long)s->bad_payload, (unsigned long long)s->bad_order,
+          (unsigned long long)s->bad_ordinal);
+    for (uint32_t i = 0; i < WRITERS; i++)
+      check(s->next[i + 1] >= before[i], "snapshot %llu: thread %u: all up to the call is there: %llu >= %llu",
+            (unsigned long long)taken, i + 1, (unsigned long long)s->next[i + 1], (unsigned long long)before[i]);
+    uint64_t all = 0;
+    for (uint32_t i = 0; i < WRITERS; i++) all += s->next[i + 1];
+    check(s->total + s->dropped == all, "snapshot %llu: %llu events + %llu overwritten = %llu", (unsigned long long)taken,
+          (unsigned long long)s->total, (unsigned long long)s->dropped, (unsigned long long)all);
+    if (s->total < least) least = s->total;
+    free(s);
+  }
+  OJO__STORE(&stop, 1);
+  for (uint32_t i = 0; i < WRITERS; i++) pthread_join(id[i], NULL);
+  ojo_stats stats = ojo_query_stats(t);
+  /* 18 slots hold 16 events; chunks that are being filled may be empty */
+  check(least >= ((uint64_t)CHUNKS * 3 / 4 - WRITERS) * CHUNK_EVENTS * 16 / 18, "the least of %llu snapshots has %llu events",
+        (unsigned long long)taken, (unsigned long long)least);
+  check(stats.dropped == 0, "recorders found a chunk at all times: %llu dropped", (unsigned long long)stats.dropped);
+  printf("recorder: %llu snapshots beside 4 writers at full speed (%llu events); the least held %llu events\n",
+         (unsigned long long)taken, (unsigned long long)stats.recorded, (unsigned long long)least);
+  ojo_snapshot(t, path);
+  struct tally *s = tally_snapshot(taken);
+  uint64_t attempted = 0;
+  for (uint32_t i = 0; i < WRITERS; i++) attempted += w[i].done;
+  tally_check(s, "after the writers", attempted);
+  check(stats.recorded == attempted && stats.overwritten == s->dropped, "after the writers: stats");
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* Handlers interrupt records, and record more than a chunk at times. */
+static ojo_tracer *handler_t;
+static __thread uint64_t handler_n;
+static __thread uint32_t handler_flow;
+static void on_timer(int signo) {
+  (void)signo;
+  uint64_t count = handler_n % 64 == 63 ? CHUNK_EVENTS + 10 : 1;
+  for (uint64_t i = 0; i < count; i++) {
+    ojo_record(handler_t, handler_flow, OJO_PACKET_ACKED, sealed(handler_flow, handler_n));
+    handler_n++;
+  }
+}
+static void *record_interrupted(void *argument) {
+  struct work *w = (struct work *)argument;
+  handler_flow = w->flow + FLOWS; /* on two levels, so without an order that the tally could check */
+  record_until(argument);
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, NULL);
+  w->count = handler_n;
+  return NULL;
+}
+static void test_handlers(void) {
+  enum { WRITERS = 4 };
+  fresh();
+  ojo_tracer *t = handler_t = open_recorder(64);
+  static struct work w[WRITERS];
+  pthread_t id[WRITERS];
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_timer;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR2, &action, NULL);
+  stop = 0;
+  for (uint32_t i = 0; i < WRITERS; i++) {
+    w[i].t = t, w[i].flow = i + 1, w[i].done = 0;
+    if (pthread_create(&id[i], NULL, record_interrupted, &w[i])) abort();
+  }
+  uint64_t taken = 0;
+  for (uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + 1000000000u; ojo__clock_ns(CLOCK_MONOTONIC) < end;) {
+    for (int i = 0; i < WRITERS; i++) pthread_kill(id[i], SIGUSR2);
+    if (handler_n++ % 512 == 511) ojo_snapshot(t, path), taken++;
+  }
+  handler_n = 0;
+  OJO__STORE(&stop, 1);
+  for (uint32_t i = 0; i < WRITERS; i++) pthread_join(id[i], NULL);
+  signal(SIGUSR2, SIG_IGN);
+  ojo_snapshot(t, path);
+  ojo_stats stats = ojo_query_stats(t);
+  struct tally *s = tally_snapshot(taken);
+  uint64_t attempted = 0, nested = 0;
+  for (uint32_t i = 0; i < WRITERS; i++) attempted += w[i].done + w[i].count, nested += w[i].count;
+  tally_check(s, "handlers", attempted);
+  check(nested > 1000 && stats.recorded + stats.dropped == attempted, "handlers: %llu nested events, stats %llu + %llu",
+        (unsigned long long)nested, (unsigned long long)stats.recorded, (unsigned long long)stats.dropped);
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+static volatile sig_atomic_t before_calls;
+static void before(int signo) { (void)signo, before_calls++; }
+static void test_on_signal(bool no_thread) {
+  fresh();
+  ojo_tracer *t = NULL;
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+  d.buffer_bytes = 16 * 65536;
+  d.no_thread = no_thread;
+  ojo_open(&t, &d);
+  before_calls = 0;
+  if (!no_thread) signal(SIGUSR1, before); /* the second time ours is there, which calls it */
+  check(ojo_snapshot_on_signal(t, SIGUSR1, path) == OJO_OK, "ojo_snapshot_on_signal");
+  for (uint64_t i = 0; i < 3; i++) {
+    unlink(path);
+    record(t, 1, i * 1000, 1000);
+    raise(SIGUSR1);
+    for (int k = 0; k < 2000 && access(path, F_OK) != 0; k++) usleep(1000);
+    struct tally *s = tally_snapshot(i);
+    tally_check(s, no_thread ? "on a signal, no thread" : "on a signal", 1000 * (i + 1));
+    free(s);
+  }
+  check(before_calls == 3, "the handler that was there before is called: %d", (int)before_calls);
+  ojo_close(t);
+  raise(SIGUSR1);
+  check(before_calls == 4, "after ojo_close too");
+  check_remove(dir);
+}
+
+/* Crashes. What is in output/ when the child is gone was written by the handler. */
+static uint64_t spoil;
+static volatile sig_atomic_t crash_seen;
+static void crash_before(int signo) {
+  crash_seen = signo;
+  _exit(77);
+}
+__attribute__((noinline, no_sanitize("undefined"), no_sanitize("address"))) static void crash(int how) {
+  volatile int *nowhere = (volatile int *)(uintptr_t)(spoil & 8);
+  volatile int zero = 0;
+  if (how == SIGSEGV) *nowhere = 1;
+#if defined(__x86_64__)
+  else if (how == SIGFPE) zero = 100 / zero;
+#else
+  else if (how == SIGFPE) raise(SIGFPE);
+#endif
+  else if (how == SIGILL) __builtin_trap();
+  else if (how == SIGBUS) {
+    char name[] = "/tmp/ojo-test-XXXXXX";
+    int fd = mkstemp(name);
+    unlink(name);
+    char *p = (char *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    p[0] = 1;
+  } else abort();
+  (void)zero;
+}
+static void crash_child(int how, ojo_overflow overflow, bool chained, bool no_thread) {
+  ojo_tracer *t = NULL;
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.overflow = overflow;
+  d.buffer_bytes = 64 * 65536;
+  d.flush_interval_ms = 60000;
+  d.no_thread = no_thread;
+  struct rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+  for (int i = 0; i < 5; i++) signal(signals[i], chained ? crash_before : SIG_DFL); /* a sanitizer has its own */
+  if (ojo_open(&t, &d) != OJO_OK || ojo_dump_on_crash(t) != OJO_OK) _exit(1);
+  record(t, 1, 0, 5000);
+  struct work w = {t, 2, 500, 0};
+  run_thread(&w);
+  crash(how);
+  _exit(2);
+}
+static void test_crash(int how, ojo_overflow overflow, bool chained, bool no_thread) {
+  fresh();
+  fflush(stdout);
+  int status = 0;
+  uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
+  pid_t child = fork();
+  if (child == 0) crash_child(how, overflow, chained, no_thread);
+  waitpid(child, &status, 0);
+  uint64_t took = ojo__clock_ns(CLOCK_MONOTONIC) - begun;
+  char what[128];
+  snprintf(what, sizeof what, "signal %d, overflow %d%s%s", how, (int)overflow, chained ? ", chained" : "",
+           no_thread ? ", no thread" : "");
+  if (chained) check(WIFEXITED(status) && WEXITSTATUS(status) == 77, "%s: the handler before is called: %x", what, status);
+  else check(WIFSIGNALED(status) && WTERMSIG(status) == how, "%s: it ends as it would have: %x", what, (unsigned)status);
+  check(took < 2500000000u, "%s: nobody waits for long: %llu ms", what, (unsigned long long)took / 1000000);
+  struct tally *s = tally_new();
+  tally_dir(s, dir, false);
+  tally_check(s, what, 5500);
+  check(s->events[1] == 5000 && s->events[2] == 500 && s->files == 1, "%s: all is in one file of output/", what);
+  free(s);
+  unsigned files = check_count(dir, "output");
+  check(ojo_recover(dir) == OJO_OK && check_count(dir, "staging") == 0, "%s: recovered", what);
+  if (overflow == OJO_OVERFLOW_DROP_NEWEST)
+    check(check_count(dir, "output") == files, "%s: nothing was left to recover", what);
+  check_remove(dir);
+}
+
+/* The black box. */
+enum { THREADS = 4 };
+struct shared {
+  struct {
+    uint64_t begun, done, pad[6];
+  } thread[THREADS];
+};
+static struct shared *shared;
+static void *record_forever(void *argument) {
+  struct work *w = (struct work *)argument;
+  uint32_t i = w->flow - 1;
+  for (uint64_t n = 0;; n++) {
+    __atomic_store_n(&shared->thread[i].begun, n + 1, __ATOMIC_RELEASE);
+    record(w->t, w->flow, n, 1);
+    __atomic_store_n(&shared->thread[i].done, n + 1, __ATOMIC_RELEASE);
+  }
+  return NULL;
+}
+static void victim(bool snapshots) {
+  ojo_tracer *t = open_recorder(64);
+  static struct work w[THREADS];
+  pthread_t id;
+  for (uint32_t i = 0; i < THREADS; i++) {
+    w[i].t = t, w[i].flow = i + 1;
+    if (pthread_create(&id, NULL, record_forever, &w[i])) _exit(1);
+  }
+  for (;;)
+    if (snapshots) ojo_snapshot(t, path);
+    else pause();
+}
+static void test_kill(int runs, uint64_t *state) {
+  uint64_t total = 0, overwritten = 0;
+  shared = (struct shared *)mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  for (int run = 0; run < runs; run++) {
+    fresh();
+    memset(shared, 0, sizeof *shared);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) victim(run % 2);
+    usleep((unsigned)(check_random(state) % (run % 3 ? 60000 : 6000)));
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    for (int killed = 0; killed < run % 4; killed++) { /* the recoverer is killed as well, or two run */
+      pid_t one = fork(), two = 0;
+      if (one == 0) _exit(ojo_recover(dir) != OJO_OK);
+      if (run % 4 == 2 && (two = fork()) == 0) _exit(ojo_recover(dir) != OJO_OK);
+      usleep((unsigned)(check_random(state) % 6000));
+      kill(one, SIGKILL);
+      waitpid(one, NULL, 0);
+      if (two > 0) kill(two, SIGKILL), waitpid(two, NULL, 0);
+    }
+    check(ojo_recover(dir) == OJO_OK && check_count(dir, "staging") == 0, "run %d: recovered", run);
+    check(check_count(dir, "output") <= 1, "run %d: once", run);
+    struct tally *s = tally_new();
+    char only[512];
+    if (check_only_file(dir, only, sizeof only)) {
+      size_t bytes;
+      char *data = check_load(only, &bytes);
+      ojo_file_header h;
+      memcpy(&h, data, sizeof h);
+      check(h.flags == (OJO_FILE_COMPLETE | OJO_FILE_RECOVERED | OJO_FILE_SNAPSHOT), "run %d: flags %u", run, h.flags);
+      s->batch_next = h.batch; /* after the snapshots before */
+      tally_file(s, (const unsigned char *)data, bytes);
+      free(data);
+    }
+    uint64_t all = 0;
+    for (uint32_t i = 0; i < THREADS; i++) {
+      uint64_t begun = shared->thread[i].begun, done = shared->thread[i].done, got = s->next[i + 1];
+      check(got >= done && got <= begun, "run %d, thread %u: done %llu <= newest %llu <= begun %llu", run, i + 1,
+            (unsigned long long)done, (unsigned long long)got, (unsigned long long)begun);
+      check(s->events[i + 1] || !done, "run %d, thread %u: has events", run, i + 1);
+      all += got;
+    }
+    tally_check(s, "black box", all);
+    total += s->total;
+    overwritten += s->dropped;
+    free(s);
+    check_remove(dir);
+  }
+  printf("recorder: %d kills, %llu events recovered, %llu overwritten before\n", runs, (unsigned long long)total,
+         (unsigned long long)overwritten);
+  munmap(shared, sizeof *shared);
+}
+
+int main(void) {
+  const char *runs_text = getenv("OJO_CRASH_RUNS"), *seed_text = getenv("OJO_CRASH_SEED");
+  uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : (uint64_t)time(NULL), state = seed;
+  printf("recorder: OJO_CRASH_SEED=%llu\n", (unsigned long long)seed);
+  test_one_thread();
+  test_modes();
+  test_shares();
+  test_many_threads();
+  test_snapshots_while_recording();
+  test_handlers();
+  test_on_signal(false);
+  test_on_signal(true);
+  const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+  for (int i = 0; i < 5; i++) {
+    test_crash(crashes[i], OJO_OVERFLOW_DROP_NEWEST, false, false);
+    test_crash(crashes[i], OJO_OVERFLOW_DROP_OLDEST, false, i % 2);
+    test_crash(crashes[i], i % 2 ? OJO_OVERFLOW_DROP_NEWEST : OJO_OVERFLOW_DROP_OLDEST, true, false);
+  }
+  test_crash(SIGSEGV, OJO_OVERFLOW_DROP_NEWEST, false, true);
+  test_kill(runs_text ? atoi(runs_text) : 50, &state);
+  return check_end("recorder");
+}
