@@ -306,6 +306,8 @@ OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out);
 #define OJO__R_SORT_MAX (1u << 20)   /* events in sorting windows at one time */
 #define OJO__R_WINDOW_MAX (1u << 16) /* events in the sorting window of one run */
 #define OJO__R_WINDOW_MIN 16u        /* what a run gets when these are used up */
+#define OJO__R_SPANS_MAX (1u << 19)  /* runs of overlapping snapshots */
+#define OJO__R_SAME_NS 10000000u     /* how far apart two snapshots may see one event: see >>snapshots */
 #define OJO__R_SEGMENT_BYTES 65536u  /* what is checked at one go: a run of ours, whole */
 #define OJO__R_SCHEMA_BYTES_MAX (4u << 20)
 #define OJO__R_SCHEMAS_BYTES_MAX (16u << 20)
@@ -361,6 +363,7 @@ struct ojo__r_trace {
   struct ojo__r_schema *schema;
   bool aligned;
   char *directory; /* version 1: what tells traces apart */
+  uint32_t snapshots, alike; /* files of it that are snapshots; these, and what was recovered */
 };
 
 struct ojo__r_ref { /* something at `at` (an offset in its file) that comes at `key` */
@@ -387,6 +390,14 @@ struct ojo__r_file {
   uint32_t run_count, run_at, cursors;
   uint64_t bytes_read; /* of runs that are finished: they are in the reader's sum */
   uint64_t resume; /* where the index stopped for want of room; 0: it is complete */
+  /* a snapshot among others: see >>snapshots */
+  struct ojo__r_piece *pieces; /* all that is given of it */
+  size_t piece_capacity;
+  uint32_t piece_count;
+  bool planned, unplanned;  /* pieces are known; for want of memory: read as any other file */
+  bool surveyed;            /* in the plan that is being made */
+  struct ojo__r_map look;   /* while the plan is made */
+  uint64_t known_recorded, known_lost; /* what is known of the threads that are in it */
 };
 
 struct ojo__r_run { /* a RUN with its place and what of it is there */
@@ -394,6 +405,49 @@ struct ojo__r_run { /* a RUN with its place and what of it is there */
   ojo_run run;
   uint64_t at, slots_at, slot_count, next; /* offsets in the file, and slots */
   bool cut;
+};
+
+/* Of a file that is one of several snapshots: slots in a row that are given. */
+struct ojo__r_piece {
+  uint64_t from, to;          /* offsets in the file; of one EVENTS_DROPPED with a row: from its slot */
+  uint64_t ordinal, lost;     /* of its first event, and lost_before */
+  uint64_t first_ts, last_ts; /* least and greatest, as found */
+  uint32_t events, row;       /* row: index + 1 in told, 0: events */
+  uint32_t thread, tid;
+  uint16_t level, flags;
+};
+/* A run in a plan, or an owner: what is given of a run, so that others do not give it again. */
+struct ojo__r_span {
+  struct ojo__r_file *file;
+  uint64_t run_at, from, to;     /* offsets: RUN, the first event, behind the last sound slot */
+  uint64_t ordinal, events, lost;
+  uint64_t first_ts, last_ts;    /* least and greatest, as found; first > last: no events */
+  uint64_t walk_at, walk_ordinal; /* owner: a place to compare from, not behind the next comparison */
+  uint32_t trace, thread, tid;
+  uint16_t level, flags;
+  bool divided; /* there is an EVENTS_DROPPED among the events */
+};
+/* An EVENTS_DROPPED of a snapshot, and what of it is told. */
+struct ojo__r_row {
+  struct ojo__r_file *file;
+  ojo_event slot[2];     /* as it is given */
+  uint64_t from, place;  /* place: of the first in its line of numbers; OVERWRITTEN: behind the last */
+  uint64_t count, told, ordinal, lost;
+  uint32_t trace, thread, tid, reason, slots;
+  uint16_t level, flags;
+  bool fixed, wrong;     /* decided in an earlier plan; contradicts its run: told as it is */
+};
+struct ojo__r_told { /* an EVENTS_DROPPED as it is given */
+  ojo_event slot[2];
+  uint32_t slots;
+};
+struct ojo__r_mention { /* a thread is in a file */
+  struct ojo__r_file *file;
+  uint32_t trace, thread;
+};
+struct ojo__r_known { /* of a thread, from all files */
+  uint64_t recorded, lost;
+  uint32_t trace, thread;
 };
 
 /* A run under way in the merge. [at, segment_end) is checked: whole events, times ascending. */
@@ -408,7 +462,7 @@ struct ojo__r_cursor {
   struct ojo__r_file *file;
   struct ojo__r_ref *window; /* sorted: the run, or the next part of it; NULL: it is in order */
   uint32_t window_count, window_at, window_emit, window_capacity;
-  uint32_t thread, leaf;
+  uint32_t thread, leaf, row; /* row: index + 1 of an EVENTS_DROPPED that is given from `told` */
   uint16_t level;
   bool unsorted;
 };
@@ -532,6 +586,16 @@ struct ojo_reader {
   size_t thread_hash_size;
   struct ojo__r_handler *handlers;
   size_t handler_capacity, handler_count;
+
+  /* snapshots */
+  struct ojo__r_span *spans, *owners; /* spans: runs of the plan that is being made */
+  struct ojo__r_row *rows;
+  struct ojo__r_told *told;
+  struct ojo__r_mention *mentions;
+  struct ojo__r_known *known;
+  size_t span_capacity, owner_capacity, row_capacity, told_capacity, mention_capacity, known_capacity;
+  size_t span_count, owner_count, row_count, told_count, mention_count, known_count;
+  bool plan_due;
 
   /* errors */
   ojo_reader_error *errors;
@@ -809,7 +873,7 @@ static bool ojo__r_map_file(ojo_reader *r, struct ojo__r_file *f, struct ojo__r_
   }
   int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
-    if (errno != ENOENT || !f->member) /* the tracer deletes files for disk_bytes_max: no damage */
+    if (errno != ENOENT || !f->member || f->planned) /* the tracer deletes for disk_bytes_max: no damage */
       ojo__r_error(r, f->path, 0, ojo__r_errno_result(), "can't be opened");
     return false;
   }
@@ -1364,6 +1428,8 @@ static void ojo__r_file_free(ojo_reader *r, struct ojo__r_file *f) {
   ojo__r_unmap(&f->map);
   if (f->runs) r->runs_indexed -= f->run_capacity;
   ojo__r_free(r, f->runs);
+  ojo__r_free(r, f->pieces);
+  ojo__r_unmap(&f->look);
   if (f->pinned.mapped) ojo__r_unmap(&f->pinned);
   ojo__r_free(r, f->path);
   ojo__r_free(r, f);
@@ -1539,6 +1605,7 @@ static bool ojo__r_take_file(ojo_reader *r, struct ojo__r_file *f, int fd) {
   f->index = r->file_count;
   r->files[r->file_count++] = f;
   r->bytes_total += f->bytes;
+  if (f->version != 1 && f->flags & (OJO_FILE_SNAPSHOT | OJO_FILE_RECOVERED)) r->plan_due = true;
   return true;
 }
 static struct ojo__r_file *ojo__r_new_file(ojo_reader *r, const char *path) {
@@ -1835,6 +1902,14 @@ static inline uint32_t ojo__r_event_bytes(const unsigned char *p, const unsigned
   return bytes > OJO_SLOT_BYTES && (type & OJO_SIZED) ? 0 : bytes;
 }
 
+static const char *ojo__r_damage(uint32_t type) { /* why ojo__r_event_bytes said 0 */
+  return type == 0 ? "zeros: never written, or the file shrank; the rest of the run is left out"
+         : (type & OJO_TYPE_MASK) == OJO_RUN ? "a RUN within a run: the rest of the run is left out"
+         : (type & OJO_SIZED) && type >> OJO_EXTENSION_SHIFT
+             ? "a SIZED event with an extension: the rest of the run is left out"
+             : "an extension that reaches beyond its run: the event is left out";
+}
+
 /* ---- >>threads --------------------------------------------------------------------------------- */
 
 static uint64_t ojo__r_thread_name(uint32_t trace, uint32_t thread) {
@@ -1871,6 +1946,695 @@ static void ojo__r_learn_thread(ojo_reader *r, uint32_t trace, uint32_t thread, 
   if (!t || room < 2 * OJO_SLOT_BYTES) return;
   t->tid = (uint32_t)ojo__r_load64(p + 16);
   memcpy(t->name, p + OJO_SLOT_BYTES, 16);
+}
+
+/* ---- >>snapshots ------------------------------------------------------------------------------- */
+
+/* A snapshot of a flight recorder leaves the pool as it is, so that several of one trace, and what was recovered
+ * of it after a crash, hold the same events and tell of the same losses. Where such files are read together,
+ * each event and each loss is given once, by these rules, for each (trace, thread, level):
+ *
+ * - The events of a run have the ordinals from first_ordinal on, one after the other; counted are the events
+ *   that are there, not those that RUN claims. An ordinal is given by the run that begins first; of those
+ *   that begin alike, by the longest, then by the file that comes first. Other runs are left out as far as
+ *   they are covered: wholly, or they are entered behind what is covered.
+ * - What is left out was compared: type, flow, payload and extension must be equal, and the times 10 ms
+ *   apart at most (ticks are interpolated between anchors, which are thinned in a long trace). A run with one
+ *   event that differs contradicts the others: that is an error, all of its events are given, and it
+ *   covers nothing. So nothing is left out that is not given elsewhere.
+ * - ordinal - lost_before numbers the recorded events without gaps. EVENTS_DROPPED with OVERWRITTEN in a run says
+ *   that `count` of the first_ordinal - lost_before events that were recorded before it are not in its file.
+ *   In the order of these numbers, each tells of what is missing below its run: the number, less the events
+ *   below it that any file gives, less what was told before; but at most its count.
+ * - lost_before numbers the losses: other EVENTS_DROPPED of a run tell of the last ones before lost_before,
+ *   [lost_before - count, lost_before), several in a row one after the other. In the order of these
+ *   numbers, each tells of those that were not told before.
+ * - Thread 0 tells sums since the trace's start, one for each reason: each tells of what was not told before. Its
+ *   OVERWRITTEN and POOL_FULL are of threads that had ended: less what is known of the threads that are in
+ *   other files, but no longer in this one (events given and told as overwritten; losses told).
+ * - A count that its run denies (above first_ordinal - lost_before, or lost_before) is an error, and told as it is.
+ * - What is told in part begins no earlier than the last event before it, or the end of what was told before.
+ * - EVENTS_DROPPED with KERNEL_RING was recorded as events are: it has an ordinal, and counts as one.
+ *
+ * A file that comes later (follow) gets what was not given by then; the losses are exact if files come in the order
+ * in which they were taken.
+ *
+ * So a plan is made when such files are there: a survey reads each of their runs once; from it come the
+ * pieces, which are what the merge takes from these files instead of runs. Files that can't overlap have no part
+ * in this, and cost nothing. */
+
+struct ojo__r_walker { /* over the events of a run, without THREAD and the losses that were told to it */
+  const unsigned char *p, *end;
+  uint64_t ordinal; /* of the event at p, once ojo__r_walker_event has found it */
+};
+static bool ojo__r_is_row(const unsigned char *p, uint32_t type, uint32_t bytes) {
+  uint32_t reason = 0;
+  if ((type & OJO_TYPE_MASK) != OJO_EVENTS_DROPPED) return false;
+  if (bytes > OJO_SLOT_BYTES) memcpy(&reason, p + OJO_SLOT_BYTES + offsetof(ojo_dropped, reason), sizeof reason);
+  return reason != OJO_DROP_KERNEL_RING;
+}
+/* Bytes of the next event, which is at w->p then; 0: there is none. */
+static uint32_t ojo__r_walker_event(struct ojo__r_walker *w) {
+  while (w->p < w->end) {
+    uint32_t type = ojo__r_type_at(w->p), bytes = ojo__r_event_bytes(w->p, w->end, type);
+    if (bytes == 0) return 0;
+    if ((type & OJO_TYPE_MASK) != OJO_THREAD && !ojo__r_is_row(w->p, type, bytes)) return bytes;
+    w->p += bytes;
+  }
+  return 0;
+}
+static bool ojo__r_walk_to(struct ojo__r_walker *w, uint64_t ordinal) {
+  while (w->ordinal < ordinal) {
+    uint32_t bytes = ojo__r_walker_event(w);
+    if (bytes == 0) return false;
+    w->p += bytes;
+    w->ordinal++;
+  }
+  return true;
+}
+static bool ojo__r_same_event(const unsigned char *p, const unsigned char *q, uint32_t bytes) {
+  uint64_t a = ojo__r_load64(p), b = ojo__r_load64(q);
+  return (a > b ? a - b : b - a) <= OJO__R_SAME_NS && memcmp(p + 8, q + 8, bytes - 8) == 0;
+}
+
+static int ojo__r_order(uint64_t a, uint64_t b) { return a < b ? -1 : a > b; }
+static int ojo__r_compare_lines(uint32_t trace, uint32_t thread, uint16_t level, uint32_t trace2, uint32_t thread2,
+                                uint16_t level2) {
+  return trace != trace2     ? ojo__r_order(trace, trace2)
+         : thread != thread2 ? ojo__r_order(thread, thread2)
+                             : ojo__r_order(level, level2);
+}
+static int ojo__r_compare_spans(const void *a, const void *b) {
+  const struct ojo__r_span *x = (const struct ojo__r_span *)a, *y = (const struct ojo__r_span *)b;
+  int order = ojo__r_compare_lines(x->trace, x->thread, x->level, y->trace, y->thread, y->level);
+  if (order) return order;
+  if (x->ordinal != y->ordinal) return ojo__r_order(x->ordinal, y->ordinal);
+  if (x->events != y->events) return ojo__r_order(y->events, x->events); /* the longest first */
+  if (x->file != y->file) return ojo__r_order(x->file->sequence, y->file->sequence);
+  return ojo__r_order(x->run_at, y->run_at);
+}
+static bool ojo__r_overwritten(const struct ojo__r_row *row) { return row->reason == OJO_DROP_OVERWRITTEN; }
+static int ojo__r_compare_rows(const void *a, const void *b) {
+  const struct ojo__r_row *x = (const struct ojo__r_row *)a, *y = (const struct ojo__r_row *)b;
+  int order = ojo__r_compare_lines(x->trace, x->thread, x->level, y->trace, y->thread, y->level);
+  if (order) return order;
+  if (x->thread == 0 && x->reason != y->reason) return ojo__r_order(x->reason, y->reason);
+  if (ojo__r_overwritten(x) != ojo__r_overwritten(y)) return ojo__r_overwritten(x) ? -1 : 1;
+  if (x->place != y->place) return ojo__r_order(x->place, y->place);
+  if (x->fixed != y->fixed) return x->fixed ? -1 : 1;
+  if (x->count != y->count) return ojo__r_order(x->count, y->count);
+  if (x->file != y->file) return ojo__r_order(x->file->sequence, y->file->sequence);
+  return ojo__r_order(x->from, y->from);
+}
+static int ojo__r_compare_mentions(const void *a, const void *b) {
+  const struct ojo__r_mention *x = (const struct ojo__r_mention *)a, *y = (const struct ojo__r_mention *)b;
+  int order = ojo__r_compare_lines(x->trace, x->thread, 0, y->trace, y->thread, 0);
+  return order ? order : ojo__r_order(x->file->sequence, y->file->sequence);
+}
+
+static bool ojo__r_add_row(ojo_reader *r, struct ojo__r_file *f, const struct ojo__r_span *span,
+                           const unsigned char *p, uint32_t bytes, uint64_t ordinal) {
+  void *rows = r->row_count < OJO__R_SPANS_MAX
+                   ? ojo__r_grown(r, r->rows, &r->row_capacity, r->row_count + 1, sizeof *r->rows)
+                   : NULL;
+  if (!rows) return false;
+  r->rows = (struct ojo__r_row *)rows;
+  struct ojo__r_row *row = &r->rows[r->row_count++];
+  memset(row, 0, sizeof *row);
+  row->slots = bytes > OJO_SLOT_BYTES ? 2 : 1; /* of a longer extension the rest has no meaning */
+  memcpy(row->slot, p, row->slots * OJO_SLOT_BYTES);
+  uint32_t raw = row->slot[0].type;
+  row->count = row->slot[0].payload;
+  if (raw & OJO_SIZED) row->count &= (UINT64_C(1) << OJO_SIZED_VALUE_BITS) - 1;
+  row->slot[0].type = OJO_EVENTS_DROPPED | (row->slots - 1) << OJO_EXTENSION_SHIFT;
+  if (row->slots == 2)
+    memcpy(&row->reason, p + OJO_SLOT_BYTES + offsetof(ojo_dropped, reason), sizeof row->reason);
+  row->file = f;
+  row->from = (uint64_t)(p - f->look.base);
+  row->ordinal = ordinal;
+  row->lost = span->lost;
+  row->trace = span->trace;
+  row->thread = span->thread;
+  row->tid = span->tid;
+  row->level = span->level;
+  row->flags = span->flags;
+  return true;
+}
+/* The places of a run's rows, once all of them are there. */
+static void ojo__r_place_rows(ojo_reader *r, const struct ojo__r_span *span, size_t first) {
+  uint64_t losses = 0;
+  bool wrong = false;
+  for (size_t i = first; i < r->row_count; i++) {
+    struct ojo__r_row *row = &r->rows[i];
+    if (row->thread == 0) row->place = row->count; /* a sum */
+    else if (!ojo__r_overwritten(row)) losses = ojo__r_add(losses, row->count);
+    else {
+      row->place = row->ordinal > row->lost ? row->ordinal - row->lost : 0;
+      row->wrong = row->count > row->place;
+      wrong = wrong || row->wrong;
+    }
+  }
+  uint64_t place = span->lost - losses;
+  for (size_t i = first; i < r->row_count; i++) {
+    struct ojo__r_row *row = &r->rows[i];
+    if (row->thread == 0 || ojo__r_overwritten(row)) continue;
+    row->wrong = losses > span->lost;
+    wrong = wrong || row->wrong;
+    row->place = place;
+    place += row->count;
+  }
+  if (wrong)
+    ojo__r_error(r, span->file->path, span->run_at, OJO_ERR_FORMAT,
+                 "a run's count of losses contradicts its ordinals: told as it is");
+}
+/* Reads a run: what is in it goes to spans, rows and mentions. False: no room. */
+static bool ojo__r_survey_run(ojo_reader *r, struct ojo__r_file *f, const struct ojo__r_run *run) {
+  struct ojo__r_span span;
+  size_t first_row = r->row_count;
+  const unsigned char *p = f->look.base + run->slots_at, *end = p + run->slot_count * OJO_SLOT_BYTES;
+  bool row_since = false;
+  memset(&span, 0, sizeof span);
+  span.file = f;
+  span.run_at = run->at;
+  span.ordinal = run->run.first_ordinal;
+  span.lost = run->run.lost_before;
+  span.trace = f->trace;
+  span.thread = run->slot.flow;
+  span.tid = run->run.tid;
+  span.level = run->run.level;
+  span.flags = run->run.flags;
+  span.first_ts = UINT64_MAX;
+  while (p < end) {
+    uint64_t ts = ojo__r_load64(p);
+    uint32_t type = ojo__r_type_at(p), bytes = ojo__r_event_bytes(p, end, type);
+    if (bytes == 0 || p + bytes > ojo__r_gone(&f->look)) {
+      ojo__r_error(r, f->path, (uint64_t)(p - f->look.base), OJO_ERR_FORMAT,
+                   bytes ? "the file shrank while it was read" : ojo__r_damage(type));
+      break;
+    }
+    if ((type & OJO_TYPE_MASK) == OJO_THREAD) {
+      ojo__r_learn_thread(r, f->trace, span.thread, p, bytes);
+    } else if (OJO__UNLIKELY((type & OJO_TYPE_MASK) == OJO_EVENTS_DROPPED) && ojo__r_is_row(p, type, bytes)) {
+      if (!ojo__r_add_row(r, f, &span, p, bytes, ojo__r_add(span.ordinal, span.events))) return false;
+      row_since = true;
+    } else {
+      if (span.events == 0) span.from = (uint64_t)(p - f->look.base);
+      else span.divided = span.divided || row_since;
+      row_since = false;
+      if (ts < span.first_ts) span.first_ts = ts;
+      if (ts > span.last_ts) span.last_ts = ts;
+      span.events++;
+      span.to = (uint64_t)(p - f->look.base) + bytes;
+    }
+    p += bytes;
+  }
+  ojo__r_place_rows(r, &span, first_row);
+  struct ojo__r_thread *t = ojo__r_thread_of(r, f->trace, span.thread, true);
+  if (t && t->tid == 0) t->tid = span.tid;
+  if (span.thread) { /* mentions of one thread follow each other: most are left out here */
+    struct ojo__r_mention *last = r->mention_count ? &r->mentions[r->mention_count - 1] : NULL;
+    if (!last || last->file != f || last->thread != span.thread) {
+      void *mentions = r->mention_count < OJO__R_SPANS_MAX
+                           ? ojo__r_grown(r, r->mentions, &r->mention_capacity, r->mention_count + 1, sizeof *last)
+                           : NULL;
+      if (!mentions) return false;
+      r->mentions = (struct ojo__r_mention *)mentions;
+      last = &r->mentions[r->mention_count++];
+      last->file = f;
+      last->trace = span.trace;
+      last->thread = span.thread;
+    }
+  }
+  if (span.events == 0) return true;
+  void *spans = r->span_count + r->owner_count < OJO__R_SPANS_MAX
+                    ? ojo__r_grown(r, r->spans, &r->span_capacity, r->span_count + 1, sizeof span)
+                    : NULL;
+  if (!spans) return false;
+  r->spans = (struct ojo__r_span *)spans;
+  r->spans[r->span_count++] = span;
+  return true;
+}
+static void ojo__r_survey_file(ojo_reader *r, struct ojo__r_file *f) {
+  struct ojo__r_run run;
+  size_t spans = r->span_count, rows = r->row_count, mentions = r->mention_count;
+  bool room = true;
+  if (f->slot_count && !ojo__r_map_file(r, f, &f->look)) {
+    f->planned = f->surveyed = true; /* and gives nothing: that it can't be read was said */
+    return;
+  }
+  uint64_t end = f->slot_count ? ojo__r_slots_end(f, &f->look) : 0;
+  for (uint64_t at = f->header_bytes; room && f->slot_count && ojo__r_walk(r, f, &f->look, end, at, &run);
+       at = run.next) {
+    if (ojo__r_run_intact(r, f, &f->look, &run)) room = ojo__r_survey_run(r, f, &run);
+    ojo__r_release(&f->look, run.at, run.next);
+  }
+  if (room) {
+    f->planned = f->surveyed = true;
+    return;
+  }
+  r->span_count = spans;
+  r->row_count = rows;
+  r->mention_count = mentions;
+  f->unplanned = true;
+  ojo__r_unmap(&f->look);
+  ojo__r_error(r, f->path, 0, OJO_ERR_MEMORY,
+               "no room to compare one more snapshot (524,288 runs at most): its events may be given twice");
+}
+
+static struct ojo__r_piece *ojo__r_add_piece(ojo_reader *r, struct ojo__r_file *f) {
+  void *pieces = f->unplanned ? NULL
+                              : ojo__r_grown(r, f->pieces, &f->piece_capacity, f->piece_count + 1u,
+                                             sizeof *f->pieces);
+  if (!pieces) {
+    if (!f->unplanned)
+      ojo__r_error(r, f->path, 0, OJO_ERR_MEMORY,
+                   "no memory to compare one more snapshot: its events may be given twice");
+    f->unplanned = true; /* all of it then, as any other file */
+    return NULL;
+  }
+  f->pieces = (struct ojo__r_piece *)pieces;
+  struct ojo__r_piece *piece = &f->pieces[f->piece_count++];
+  memset(piece, 0, sizeof *piece);
+  return piece;
+}
+/* Gives the events of s below ordinal `end`, from the one where w stands, and moves w there. */
+static void ojo__r_give(ojo_reader *r, const struct ojo__r_span *s, struct ojo__r_walker *w, uint64_t end) {
+  const unsigned char *base = s->file->look.base;
+  uint32_t bytes;
+  if (w->ordinal == s->ordinal && end == s->ordinal + s->events && !s->divided) { /* all of it: no need to walk */
+    struct ojo__r_piece *piece = ojo__r_add_piece(r, s->file);
+    if (!piece) return;
+    piece->from = s->from;
+    piece->to = s->to;
+    piece->ordinal = s->ordinal;
+    piece->lost = s->lost;
+    piece->first_ts = s->first_ts;
+    piece->last_ts = s->last_ts;
+    piece->events = (uint32_t)s->events;
+    piece->thread = s->thread;
+    piece->tid = s->tid;
+    piece->level = s->level;
+    piece->flags = s->flags;
+    w->p = base + s->to;
+    w->ordinal = end;
+    return;
+  }
+  struct ojo__r_piece *piece = NULL;
+  const unsigned char *before = NULL;
+  while (w->ordinal < end && (bytes = ojo__r_walker_event(w)) != 0) {
+    uint64_t ts = ojo__r_load64(w->p);
+    if (!piece || w->p != before) { /* a row lies between, or THREAD */
+      if (!(piece = ojo__r_add_piece(r, s->file))) return;
+      piece->from = (uint64_t)(w->p - base);
+      piece->ordinal = w->ordinal;
+      piece->lost = s->lost;
+      piece->first_ts = UINT64_MAX;
+      piece->thread = s->thread;
+      piece->tid = s->tid;
+      piece->level = s->level;
+      piece->flags = s->flags;
+    }
+    if (ts < piece->first_ts) piece->first_ts = ts;
+    if (ts > piece->last_ts) piece->last_ts = ts;
+    piece->events++;
+    w->p += bytes;
+    w->ordinal++;
+    before = w->p;
+    piece->to = (uint64_t)(w->p - base);
+  }
+}
+
+/* Whether the events that s and the owner both have are the same. Comparisons with an owner come in the order of
+ * their beginnings, and those of one run in the order of its owners: the places in both only move on, and
+ * the work is linear in what is there. */
+static bool ojo__r_agree(struct ojo__r_span *owner, const struct ojo__r_span *s, struct ojo__r_walker *b) {
+  uint64_t from = owner->ordinal > s->ordinal ? owner->ordinal : s->ordinal, to = owner->ordinal + owner->events;
+  const struct ojo__r_map *map = &owner->file->look;
+  struct ojo__r_walker a;
+  if (s->ordinal + s->events < to) to = s->ordinal + s->events;
+  if (!map->base || owner->to > map->bytes) return true; /* gone since it was given (follow): its word is taken */
+  if (owner->walk_at == 0) {
+    owner->walk_at = owner->from;
+    owner->walk_ordinal = owner->ordinal;
+  }
+  a.p = map->base + owner->walk_at;
+  a.end = map->base + owner->to;
+  a.ordinal = owner->walk_ordinal;
+  if (!ojo__r_walk_to(&a, from) || !ojo__r_walk_to(b, from)) return false;
+  owner->walk_at = (uint64_t)(a.p - map->base);
+  owner->walk_ordinal = from;
+  for (; b->ordinal < to; b->ordinal++) {
+    uint32_t bytes = ojo__r_walker_event(&a), other = ojo__r_walker_event(b);
+    if (bytes == 0 || bytes != other || !ojo__r_same_event(a.p, b->p, bytes)) return false;
+    a.p += bytes;
+    b->p += bytes;
+  }
+  return true;
+}
+/* Makes [w->ordinal, end) of s an owner's, and gives it. */
+static bool ojo__r_own(ojo_reader *r, const struct ojo__r_span *s, struct ojo__r_walker *w, uint64_t end) {
+  void *owners = ojo__r_grown(r, r->owners, &r->owner_capacity, r->owner_count + 1, sizeof *r->owners);
+  if (!owners) return false;
+  r->owners = (struct ojo__r_span *)owners;
+  struct ojo__r_span *owner = &r->owners[r->owner_count++];
+  *owner = *s;
+  owner->lost = s->lost < s->ordinal ? s->lost : s->ordinal;
+  ojo__r_walker_event(w);
+  owner->from = (uint64_t)(w->p - s->file->look.base);
+  owner->ordinal = w->ordinal;
+  owner->events = end - w->ordinal;
+  ojo__r_give(r, s, w, end);
+  r->owners[r->owner_count - 1].to = (uint64_t)(w->p - s->file->look.base);
+  return true;
+}
+struct ojo__r_sweep { /* over one line (trace, thread, level); indices of owners */
+  size_t fixed, fixed_end; /* of earlier plans, from the first one that may matter */
+  size_t fresh;            /* of this one: up to owner_count */
+  uint64_t covered;        /* by fresh ones: nothing that comes begins before its beginning */
+};
+static void ojo__r_place_span(ojo_reader *r, const struct ojo__r_span *s, struct ojo__r_sweep *sweep) {
+  uint64_t end = s->ordinal + s->events;
+  struct ojo__r_walker w, compared;
+  bool agree = end >= s->ordinal;
+  w.p = s->file->look.base + s->from;
+  w.end = s->file->look.base + s->to;
+  w.ordinal = s->ordinal;
+  while (sweep->fixed < sweep->fixed_end &&
+         r->owners[sweep->fixed].ordinal + r->owners[sweep->fixed].events <= s->ordinal)
+    sweep->fixed++;
+  while (sweep->fresh < r->owner_count &&
+         r->owners[sweep->fresh].ordinal + r->owners[sweep->fresh].events <= s->ordinal)
+    sweep->fresh++;
+  compared = w;
+  for (size_t i = sweep->fixed; agree && i < sweep->fixed_end && r->owners[i].ordinal < end; i++)
+    agree = ojo__r_agree(&r->owners[i], s, &compared);
+  compared = w;
+  for (size_t i = sweep->fresh; agree && i < r->owner_count && r->owners[i].ordinal < end; i++)
+    agree = ojo__r_agree(&r->owners[i], s, &compared);
+  if (!agree) {
+    ojo__r_error(r, s->file->path, s->run_at, OJO_ERR_FORMAT,
+                 "a run's ordinals contradict another file or run of its trace: all of its events are given");
+    struct ojo__r_span all = *s;
+    if (end < s->ordinal) all.ordinal = w.ordinal = 0; /* beyond 64 bits */
+    ojo__r_give(r, &all, &w, all.ordinal + all.events);
+    return;
+  }
+  uint64_t at = sweep->covered > s->ordinal ? sweep->covered : s->ordinal;
+  bool room = true;
+  for (size_t i = sweep->fixed; room && i < sweep->fixed_end && at < end; i++) {
+    uint64_t from = r->owners[i].ordinal, to = from + r->owners[i].events;
+    if (from > at && ojo__r_walk_to(&w, at)) room = ojo__r_own(r, s, &w, from < end ? from : end);
+    if (to > at) at = to;
+  }
+  if (room && at < end && ojo__r_walk_to(&w, at)) room = ojo__r_own(r, s, &w, end);
+  if (sweep->covered < end) sweep->covered = end;
+  if (room) return;
+  ojo__r_error(r, s->file->path, s->run_at, OJO_ERR_MEMORY,
+               "no memory to compare one more snapshot: its events may be given twice");
+  s->file->unplanned = true;
+}
+static bool ojo__r_same_line(const struct ojo__r_span *a, const struct ojo__r_span *b) {
+  return a->trace == b->trace && a->thread == b->thread && a->level == b->level;
+}
+static void ojo__r_place_spans(ojo_reader *r) {
+  size_t old = r->owner_count, at = 0;
+  if (r->span_count > 1) qsort(r->spans, r->span_count, sizeof *r->spans, ojo__r_compare_spans);
+  for (size_t i = 0; i < r->span_count;) {
+    const struct ojo__r_span *s = &r->spans[i];
+    struct ojo__r_sweep sweep;
+    while (at < old && ojo__r_compare_lines(r->owners[at].trace, r->owners[at].thread, r->owners[at].level, s->trace,
+                                            s->thread, s->level) < 0)
+      at++;
+    sweep.fixed = sweep.fixed_end = at;
+    while (sweep.fixed_end < old && ojo__r_same_line(&r->owners[sweep.fixed_end], s)) sweep.fixed_end++;
+    sweep.fresh = r->owner_count;
+    sweep.covered = 0;
+    for (size_t line = i; i < r->span_count && ojo__r_same_line(&r->spans[i], &r->spans[line]); i++)
+      ojo__r_place_span(r, &r->spans[i], &sweep);
+  }
+  if (r->owner_count > 1) qsort(r->owners, r->owner_count, sizeof *r->owners, ojo__r_compare_spans);
+  for (size_t i = 0; i < r->owner_count; i++) r->owners[i].walk_at = 0;
+}
+
+/* What is told of a row, from `first_ts` on at the earliest. */
+static void ojo__r_tell(struct ojo__r_row *row, uint64_t told, uint64_t first_ts) {
+  row->told = told;
+  row->slot[0].payload = told;
+  if (row->slots < 2) return;
+  ojo_dropped d;
+  memcpy(&d, &row->slot[1], sizeof d);
+  if (first_ts > d.last_ts) first_ts = d.last_ts;
+  if (first_ts <= d.first_ts || row->slot[0].ts != d.first_ts) return;
+  d.first_ts = row->slot[0].ts = first_ts;
+  memcpy(&row->slot[1], &d, sizeof d);
+}
+static uint64_t ojo__r_row_last_ts(const struct ojo__r_row *row) {
+  return row->slots < 2 ? row->slot[0].ts : ojo__r_load64((const unsigned char *)&row->slot[1] + 8);
+}
+/* Rows [i, end) of one line, which is not thread 0's, and its owners [o, owners). What is known of the thread from
+ * these goes to *known. */
+static void ojo__r_tell_line(ojo_reader *r, size_t i, size_t end, size_t o, size_t owners, struct ojo__r_known *known) {
+  uint64_t below = 0, told = 0, told_to = 0, last_ts = 0, place = 0;
+  for (size_t k = o; k < owners; k++) known->recorded += r->owners[k].events;
+  for (; i < end && ojo__r_overwritten(&r->rows[i]); i++) {
+    struct ojo__r_row *row = &r->rows[i];
+    uint64_t partly = 0;
+    for (; o < owners; o++) { /* numbers of recorded events: [from, from + events) */
+      const struct ojo__r_span *s = &r->owners[o];
+      uint64_t from = s->ordinal - s->lost;
+      if (from >= row->place) break;
+      if (from + s->events > row->place) {
+        partly = row->place - from;
+        break;
+      }
+      below += s->events;
+      place = from + s->events;
+      last_ts = s->last_ts;
+    }
+    uint64_t known_below = ojo__r_add(below + partly, told);
+    uint64_t missing = row->place > known_below ? row->place - known_below : 0;
+    uint64_t count = row->wrong || row->count < missing ? row->count : missing;
+    if (!row->fixed) ojo__r_tell(row, count, count <= row->place - place && !partly ? last_ts : 0);
+    told = ojo__r_add(told, row->told);
+  }
+  known->recorded = ojo__r_add(known->recorded, told);
+  for (last_ts = 0; i < end; i++) {
+    struct ojo__r_row *row = &r->rows[i];
+    uint64_t from = row->place > told_to ? row->place : told_to, to = row->place + row->count;
+    if (row->wrong) {
+      if (!row->fixed) ojo__r_tell(row, row->count, 0);
+      continue;
+    }
+    if (!row->fixed) ojo__r_tell(row, to > from ? to - from : 0, row->place < told_to ? last_ts : 0);
+    if (to > told_to) told_to = to;
+    if (ojo__r_row_last_ts(row) > last_ts) last_ts = ojo__r_row_last_ts(row);
+    known->lost = ojo__r_add(known->lost, row->told);
+  }
+}
+static size_t ojo__r_known_from(const ojo_reader *r, uint32_t trace, uint32_t thread) {
+  size_t low = 0, high = r->known_count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    const struct ojo__r_known *k = &r->known[middle];
+    if (ojo__r_compare_lines(k->trace, k->thread, 0, trace, thread, 0) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+/* Thread 0's rows of one trace and reason: sums, least first. */
+static void ojo__r_tell_sums(ojo_reader *r, size_t i, size_t end) {
+  uint64_t told = 0, recorded = 0, lost = 0, last_ts = 0;
+  uint32_t reason = r->rows[i].reason, trace = r->rows[i].trace;
+  bool of_threads = reason == OJO_DROP_OVERWRITTEN || reason == OJO_DROP_POOL_FULL;
+  for (size_t k = ojo__r_known_from(r, trace, 0); of_threads && k < r->known_count && r->known[k].trace == trace; k++) {
+    recorded = ojo__r_add(recorded, r->known[k].recorded);
+    lost = ojo__r_add(lost, r->known[k].lost);
+  }
+  for (; i < end; i++) {
+    struct ojo__r_row *row = &r->rows[i];
+    uint64_t ended = reason == OJO_DROP_OVERWRITTEN  ? recorded - row->file->known_recorded
+                     : reason == OJO_DROP_POOL_FULL ? lost - row->file->known_lost
+                                                    : 0;
+    uint64_t before = ojo__r_add(told, ended);
+    if (!row->fixed) ojo__r_tell(row, row->count > before ? row->count - before : 0, told ? last_ts : 0);
+    told = ojo__r_add(told, row->told);
+    last_ts = ojo__r_row_last_ts(row);
+  }
+}
+static void ojo__r_note_known(ojo_reader *r, const struct ojo__r_known *line) {
+  struct ojo__r_known *last = r->known_count ? &r->known[r->known_count - 1] : NULL;
+  if (!last || last->trace != line->trace || last->thread != line->thread) {
+    void *known = ojo__r_grown(r, r->known, &r->known_capacity, r->known_count + 1, sizeof *last);
+    if (!known) return; /* thread 0 tells more then than is missing */
+    r->known = (struct ojo__r_known *)known;
+    last = &r->known[r->known_count++];
+    *last = *line;
+    return;
+  }
+  last->recorded = ojo__r_add(last->recorded, line->recorded);
+  last->lost = ojo__r_add(last->lost, line->lost);
+}
+static void ojo__r_tell_rows(ojo_reader *r) {
+  size_t i = 0, o = 0;
+  if (r->row_count > 1) qsort(r->rows, r->row_count, sizeof *r->rows, ojo__r_compare_rows);
+  r->known_count = 0;
+  while (i < r->row_count || o < r->owner_count) { /* line by line */
+    const struct ojo__r_row *row = i < r->row_count ? &r->rows[i] : NULL;
+    const struct ojo__r_span *s = o < r->owner_count ? &r->owners[o] : NULL;
+    int order = !row  ? 1
+                : !s ? -1
+                      : ojo__r_compare_lines(row->trace, row->thread, row->level, s->trace, s->thread, s->level);
+    uint32_t trace = order <= 0 ? row->trace : s->trace, thread = order <= 0 ? row->thread : s->thread;
+    uint16_t level = order <= 0 ? row->level : s->level;
+    size_t rows = i, owners = o;
+    while (rows < r->row_count && ojo__r_compare_lines(r->rows[rows].trace, r->rows[rows].thread, r->rows[rows].level,
+                                                       trace, thread, level) == 0)
+      rows++;
+    while (owners < r->owner_count &&
+           ojo__r_compare_lines(r->owners[owners].trace, r->owners[owners].thread, r->owners[owners].level, trace,
+                                thread, level) == 0)
+      owners++;
+    struct ojo__r_known known;
+    memset(&known, 0, sizeof known);
+    known.trace = trace;
+    known.thread = thread;
+    if (thread) {
+      ojo__r_tell_line(r, i, rows, o, owners, &known);
+      ojo__r_note_known(r, &known);
+    }
+    i = rows;
+    o = owners;
+  }
+  if (r->mention_count > 1) qsort(r->mentions, r->mention_count, sizeof *r->mentions, ojo__r_compare_mentions);
+  for (size_t m = 0; m < r->mention_count; m++) {
+    const struct ojo__r_mention *mention = &r->mentions[m];
+    size_t k = ojo__r_known_from(r, mention->trace, mention->thread);
+    const struct ojo__r_known *known = &r->known[k];
+    if (k == r->known_count || known->trace != mention->trace || known->thread != mention->thread) continue;
+    if (m && ojo__r_compare_mentions(mention, mention - 1) == 0) continue;
+    mention->file->known_recorded += known->recorded;
+    mention->file->known_lost += known->lost;
+  }
+  for (i = 0; i < r->row_count;) {
+    size_t end = i + 1;
+    while (end < r->row_count && r->rows[end].trace == r->rows[i].trace && r->rows[end].thread == 0 &&
+           r->rows[end].reason == r->rows[i].reason)
+      end++;
+    if (r->rows[i].thread == 0) ojo__r_tell_sums(r, i, end);
+    i = end;
+  }
+}
+/* The rows of which something is told, as pieces of their files. */
+static void ojo__r_give_rows(ojo_reader *r) {
+  for (size_t i = 0; i < r->row_count; i++) {
+    struct ojo__r_row *row = &r->rows[i];
+    if (row->told == 0 || row->fixed) continue;
+    void *rows = ojo__r_grown(r, r->told, &r->told_capacity, r->told_count + 1, sizeof *r->told);
+    if (rows) r->told = (struct ojo__r_told *)rows;
+    struct ojo__r_piece *piece = rows ? ojo__r_add_piece(r, row->file) : NULL;
+    if (!piece) {
+      row->file->unplanned = true;
+      continue;
+    }
+    struct ojo__r_told *told = &r->told[r->told_count++];
+    memcpy(told->slot, row->slot, sizeof told->slot);
+    told->slots = row->slots;
+    piece->from = row->from;
+    piece->to = row->from + row->slots * OJO_SLOT_BYTES;
+    piece->ordinal = row->ordinal;
+    piece->lost = row->lost;
+    piece->first_ts = piece->last_ts = row->slot[0].ts;
+    piece->events = 1;
+    piece->row = (uint32_t)r->told_count;
+    piece->thread = row->thread;
+    piece->tid = row->tid;
+    piece->level = row->level;
+    piece->flags = (uint16_t)(row->flags & ~OJO_RUN_UNSORTED);
+  }
+}
+
+/* A file of an earlier plan (follow) again, to compare with it. It may be gone: that is no error by now. */
+static void ojo__r_look_again(ojo_reader *r, struct ojo__r_file *f) {
+  struct stat st;
+  if (f->pinned.base) {
+    ojo__r_map_file(r, f, &f->look);
+    return;
+  }
+  int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_ino == f->inode &&
+      (uint64_t)st.st_dev == f->device && (uint64_t)st.st_size >= f->bytes && f->bytes)
+    ojo__r_map_fd(r, fd, (uint64_t)st.st_size, &f->look); /* or not */
+  if (fd >= 0) close(fd);
+}
+static void ojo__r_unplan(ojo_reader *r, struct ojo__r_file *f) {
+  ojo__r_free(r, f->pieces);
+  f->pieces = NULL;
+  f->piece_capacity = 0;
+  f->piece_count = 0;
+  f->planned = false;
+}
+/* The files that are new and may overlap: a trace's snapshots, and what was recovered of it, if it has
+ * snapshots; if it is two at least, or more may come. */
+static bool ojo__r_survey(ojo_reader *r) {
+  const unsigned flags = OJO_FILE_SNAPSHOT | OJO_FILE_RECOVERED;
+  bool any = false;
+  for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->snapshots = r->traces[i]->alike = 0;
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    const struct ojo__r_file *f = r->files[i];
+    if (f->version == 1 || !(f->flags & flags)) continue;
+    r->traces[f->trace]->alike++;
+    if (f->flags & OJO_FILE_SNAPSHOT) r->traces[f->trace]->snapshots++;
+  }
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    struct ojo__r_file *f = r->files[i];
+    const struct ojo__r_trace *t = r->traces[f->trace];
+    if (f->version == 1 || !(f->flags & flags) || f->unplanned || t->snapshots == 0) continue;
+    if (f->planned) ojo__r_look_again(r, f);
+    else if (t->alike > 1 || r->follow) ojo__r_survey_file(r, f);
+    any = any || f->surveyed;
+  }
+  return any;
+}
+/* Makes the plan for the files that are new. */
+static void ojo__r_plan(ojo_reader *r) {
+  if (!r->plan_due) return;
+  r->plan_due = false;
+  if (ojo__r_survey(r)) {
+    ojo__r_place_spans(r);
+    ojo__r_tell_rows(r);
+    ojo__r_give_rows(r);
+  }
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    struct ojo__r_file *f = r->files[i];
+    ojo__r_unmap(&f->look);
+    if (f->surveyed && f->unplanned) ojo__r_unplan(r, f);
+    f->surveyed = false;
+  }
+  for (size_t i = 0; i < r->row_count; i++) r->rows[i].fixed = true;
+  ojo__r_free(r, r->spans);
+  ojo__r_free(r, r->mentions);
+  ojo__r_free(r, r->known);
+  r->spans = NULL;
+  r->mentions = NULL;
+  r->known = NULL;
+  r->span_capacity = r->span_count = r->mention_capacity = r->mention_count = r->known_capacity = r->known_count = 0;
+  if (r->follow) return;
+  ojo__r_free(r, r->owners); /* nothing comes that would be compared with them */
+  ojo__r_free(r, r->rows);
+  r->owners = NULL;
+  r->rows = NULL;
+  r->owner_capacity = r->owner_count = r->row_capacity = r->row_count = 0;
+}
+/* Once the merge holds nothing: all files are new again. */
+static void ojo__r_plan_forget(ojo_reader *r) {
+  r->owner_count = r->row_count = r->told_count = 0;
+  for (uint32_t i = 0; i < r->file_count; i++) {
+    struct ojo__r_file *f = r->files[i];
+    if (f->planned || f->unplanned) r->plan_due = true;
+    ojo__r_unplan(r, f);
+    f->unplanned = false;
+    f->known_recorded = f->known_lost = 0;
+  }
 }
 
 /* ---- >>flows ----------------------------------------------------------------------------------- */
@@ -2037,9 +2801,18 @@ static void ojo__r_flow_run(ojo_reader *r, const struct ojo__r_file *f, const st
     p += bytes;
   }
 }
+static void ojo__r_flow_pieces(ojo_reader *r, const struct ojo__r_file *f, const struct ojo__r_map *map) {
+  for (uint32_t i = 0; i < f->piece_count; i++) {
+    const struct ojo__r_piece *piece = &f->pieces[i];
+    if (piece->row || piece->to > map->bytes) continue;
+    ojo__r_flow_run(r, f, map, map->base + piece->from, map->base + piece->to);
+    ojo__r_release(map, piece->from, piece->to);
+  }
+}
 static void ojo__r_make_flows(ojo_reader *r) {
   if (r->flows_made) return;
   r->flows_made = true;
+  ojo__r_plan(r);
   for (uint32_t i = 0; i < r->file_count; i++) {
     struct ojo__r_file *f = r->files[i];
     struct ojo__r_map map;
@@ -2050,6 +2823,8 @@ static void ojo__r_make_flows(ojo_reader *r) {
       const unsigned char *slots = map.base + OJO__R_V1_HEADER_BYTES;
       if (records > f->slot_count) records = f->slot_count;
       ojo__r_flow_run(r, f, &map, slots, slots + records * OJO__R_V1_RECORD_BYTES);
+    } else if (f->planned) {
+      ojo__r_flow_pieces(r, f, &map);
     } else {
       uint64_t end = ojo__r_slots_end(f, &map);
       for (uint64_t at = f->header_bytes; ojo__r_walk(r, f, &map, end, at, &run); at = run.next) {
@@ -2176,13 +2951,7 @@ static uint32_t ojo__r_measure(ojo_reader *r, struct ojo__r_cursor *c, const uns
   if (c->file->version == 1) return OJO__R_V1_RECORD_BYTES;
   uint32_t type = ojo__r_type_at(p), bytes = ojo__r_event_bytes(p, c->end, type);
   if (bytes == 0) {
-    ojo__r_cursor_error(
-        r, c, p,
-        type == 0 ? "zeros: never written, or the file shrank; the rest of the run is left out"
-        : (type & OJO_TYPE_MASK) == OJO_RUN ? "a RUN within a run: the rest of the run is left out"
-        : (type & OJO_SIZED) && type >> OJO_EXTENSION_SHIFT
-            ? "a SIZED event with an extension: the rest of the run is left out"
-            : "an extension that reaches beyond its run: the event is left out");
+    ojo__r_cursor_error(r, c, p, ojo__r_damage(type));
     c->end = p;
   }
   return bytes;
@@ -2448,31 +3217,67 @@ static void ojo__r_note_times(ojo_reader *r, struct ojo__r_file *f) {
   }
   f->skip = (r->until_ns && first >= r->until_ns) || (r->since_ns && last < r->since_ns);
 }
+static bool ojo__r_piece_wanted(const ojo_reader *r, const struct ojo__r_file *f,
+                                const struct ojo__r_piece *piece) {
+  uint64_t base = ojo__r_base(r, f);
+  if (r->until_ns && ojo__r_add(base, piece->first_ts) >= r->until_ns) return false;
+  if (r->since_ns && ojo__r_add(base, piece->last_ts) < r->since_ns) return false;
+  return ojo__r_thread_wanted(r, piece->thread);
+}
+static void ojo__r_queue_planned(ojo_reader *r, struct ojo__r_file *f) {
+  uint64_t first = UINT64_MAX;
+  bool any = false;
+  for (uint32_t i = 0; i < f->piece_count; i++) {
+    if (!ojo__r_piece_wanted(r, f, &f->pieces[i])) continue;
+    any = true;
+    if (f->pieces[i].first_ts < first) first = f->pieces[i].first_ts;
+  }
+  if (any) ojo__r_pending_push(r, ojo__r_add(ojo__r_base(r, f), first), f->index);
+  else r->bytes_read += f->bytes;
+}
 static void ojo__r_queue_file(ojo_reader *r, struct ojo__r_file *f) {
-  if (f->skip || f->slot_count == 0) r->bytes_read += f->bytes;
+  if (f->planned) ojo__r_queue_planned(r, f);
+  else if (f->skip || f->slot_count == 0) r->bytes_read += f->bytes;
   else ojo__r_pending_push(r, ojo__r_add(ojo__r_base(r, f), f->first_ts), f->index);
 }
 
-/* The file's runs from `at` on, by time. Where the index's bound (524,288 runs over all open files) allows
- * no more, the rest of the file is indexed when these are out, and reported: its events may come late. */
+/* Room in the index for one more run of the file, which is at `at`. */
+static bool ojo__r_index_room(ojo_reader *r, struct ojo__r_file *f, uint64_t at) {
+  if (f->run_count < f->run_capacity) return true;
+  size_t before = f->run_capacity;
+  void *runs = NULL;
+  if (r->runs_indexed + before <= OJO__R_RUNS_MAX || before == 0)
+    runs = ojo__r_grown(r, f->runs, &f->run_capacity, f->run_count + 1u, sizeof *f->runs);
+  if (!runs) {
+    ojo__r_error(r, f->path, at, OJO_ERR_MEMORY,
+                 "more runs at one time than the index holds: events may come late");
+    return false;
+  }
+  f->runs = (struct ojo__r_ref *)runs;
+  r->runs_indexed += f->run_capacity - before;
+  return true;
+}
+/* The file's runs from `at` on, by time; or its pieces from number `at` on. Where the index's bound (524,288
+ * runs over all open files) allows no more, the rest of the file is indexed when these are out, and
+ * reported: its events may come late. */
 static void ojo__r_index_file(ojo_reader *r, struct ojo__r_file *f, uint64_t at) {
   struct ojo__r_run run;
   f->run_count = f->run_at = 0;
   f->resume = 0;
-  while (ojo__r_walk(r, f, &f->map, f->slots_end, at, &run)) {
-    if (f->run_count == f->run_capacity) {
-      size_t before = f->run_capacity;
-      void *runs = NULL;
-      if (r->runs_indexed + before <= OJO__R_RUNS_MAX || before == 0)
-        runs = ojo__r_grown(r, f->runs, &f->run_capacity, f->run_count + 1u, sizeof *f->runs);
-      if (!runs) {
-        ojo__r_error(r, f->path, run.at, OJO_ERR_MEMORY,
-                     "more runs at one time than the index holds: events may come late");
-        if (f->run_count) f->resume = run.at;
-        break;
-      }
-      f->runs = (struct ojo__r_ref *)runs;
-      r->runs_indexed += f->run_capacity - before;
+  for (; f->planned && at < f->piece_count; at++) {
+    const struct ojo__r_piece *piece = &f->pieces[at];
+    if (!ojo__r_piece_wanted(r, f, piece)) continue;
+    if (!ojo__r_index_room(r, f, piece->from)) {
+      if (f->run_count) f->resume = at;
+      break;
+    }
+    f->runs[f->run_count].key = ojo__r_add(ojo__r_base(r, f), piece->first_ts);
+    f->runs[f->run_count++].at = at;
+  }
+  while (!f->planned && ojo__r_walk(r, f, &f->map, f->slots_end, at, &run)) {
+    if (!ojo__r_index_room(r, f, run.at)) {
+      if (f->run_count) f->resume = run.at;
+      break;
     }
     at = run.next;
     if (!ojo__r_run_wanted(r, f, &run)) continue;
@@ -2500,7 +3305,7 @@ static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
     return true;
   }
   f->slots_end = ojo__r_slots_end(f, &f->map);
-  ojo__r_index_file(r, f, f->header_bytes);
+  ojo__r_index_file(r, f, f->planned ? 0 : f->header_bytes);
   return true;
 }
 static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
@@ -2512,7 +3317,7 @@ static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
   f->run_count = f->run_at = 0;
   r->bytes_read += f->bytes - f->bytes_read;
   f->bytes_read = 0;
-  if (!r->follow || !f->member) return;
+  if (!r->follow || !f->member || f->planned) return; /* planned: what comes is compared with it */
   struct ojo__r_file *moved = r->files[--r->file_count]; /* a followed directory may run for ever */
   r->files[f->index] = moved;
   moved->index = f->index;
@@ -2520,12 +3325,42 @@ static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
     if (r->pending[i].at == r->file_count) r->pending[i].at = moved->index;
   ojo__r_file_free(r, f);
 }
-/* A cursor for the run at `at`. NULL: not wanted after all, or damaged. */
+/* A row's one event, in a window of its own: what is given of it is not what lies in the file. */
+static bool ojo__r_open_row(ojo_reader *r, struct ojo__r_cursor *c, uint32_t row) {
+  c->window = (struct ojo__r_ref *)ojo__r_alloc(r, sizeof *c->window);
+  if (!c->window) return false;
+  c->row = row;
+  c->window[0].key = r->told[row - 1].slot[0].ts;
+  c->window_count = c->window_emit = c->window_capacity = 1;
+  c->segment_end = c->end;
+  r->sort_events++;
+  r->traces[c->file->trace]->info.dropped += r->told[row - 1].slot[0].payload;
+  return true;
+}
+/* What the file is planned to give as number `at`, as a run. False: it is no longer there. */
+static bool ojo__r_piece_run(ojo_reader *r, const struct ojo__r_file *f, uint64_t at, struct ojo__r_run *run) {
+  const struct ojo__r_piece *piece = &f->pieces[at];
+  if (piece->to > f->slots_end) return ojo__r_shrank(r, f, piece->from);
+  run->slots_at = piece->from;
+  run->slot_count = (piece->to - piece->from) / OJO_SLOT_BYTES;
+  run->slot.ts = piece->first_ts;
+  run->slot.flow = piece->thread;
+  run->run.last_ts = piece->last_ts;
+  run->run.first_ordinal = piece->ordinal;
+  run->run.tid = piece->tid;
+  run->run.level = piece->level;
+  run->run.flags = piece->flags;
+  return true;
+}
+/* A cursor for the run at `at`, or the piece number `at`. NULL: not wanted after all, or damaged. */
 static struct ojo__r_cursor *ojo__r_open_run(ojo_reader *r, struct ojo__r_file *f, uint64_t at) {
   struct ojo__r_run run;
   uint64_t bytes;
   memset(&run, 0, sizeof run);
-  if (f->version == 1) {
+  if (f->planned) {
+    if (!ojo__r_piece_run(r, f, at, &run)) return NULL;
+    bytes = run.slot_count * OJO_SLOT_BYTES;
+  } else if (f->version == 1) {
     run.slots_at = at;
     run.run.last_ts = UINT64_MAX;
     run.run.first_ordinal = f->start_unix_ns;
@@ -2555,7 +3390,9 @@ static struct ojo__r_cursor *ojo__r_open_run(ojo_reader *r, struct ojo__r_file *
     struct ojo__r_thread *t = ojo__r_thread_of(r, f->trace, c->thread, true);
     if (t && t->tid == 0) t->tid = run.run.tid;
   }
-  bool some = ojo__r_load(r, c);
+  bool some = f->planned && f->pieces[at].row && !ojo__r_open_row(r, c, f->pieces[at].row)
+                  ? false
+                  : ojo__r_load(r, c);
   if (!some || !ojo__r_enter(r, c)) {
     if (some) ojo__r_error(r, f->path, at, OJO_ERR_MEMORY, "no memory for one more run");
     ojo__r_cursor_free(r, c);
@@ -2613,10 +3450,9 @@ static bool ojo__r_look(ojo_reader *r) {
   for (size_t i = 0; i < r->directory_count; i++) ojo__r_list(r, (uint32_t)i);
   ojo__r_align(r);
   uint32_t after = r->file_count;
-  for (uint32_t i = before; i < after; i++) {
-    ojo__r_note_times(r, r->files[i]);
-    ojo__r_queue_file(r, r->files[i]);
-  }
+  for (uint32_t i = before; i < after; i++) ojo__r_note_times(r, r->files[i]);
+  ojo__r_plan(r);
+  for (uint32_t i = before; i < after; i++) ojo__r_queue_file(r, r->files[i]);
   return after > before;
 }
 /* True: there is more to read. False: stopped. */
@@ -2638,6 +3474,7 @@ static bool ojo__r_wait(ojo_reader *r) {
 
 static void ojo__r_start(ojo_reader *r) {
   r->started = true;
+  ojo__r_plan(r);
   if (r->chain) ojo__r_make_flows(r);
   for (uint32_t i = 0; i < r->file_count; i++) ojo__r_queue_file(r, r->files[i]);
 }
@@ -2649,10 +3486,16 @@ static void ojo__r_set_stretch(ojo_reader *r, struct ojo__r_cursor *c, uint64_t 
   r->at = c->at;
   r->at_end = c->window ? c->at + 1 : c->segment_end;
   r->end = c->end;
+  r->gone = f->map.guard ? &f->map.guard->gone : &ojo__r_never;
+  if (OJO__UNLIKELY(c->window != NULL) && c->row) {
+    r->at = (const unsigned char *)r->told[c->row - 1].slot;
+    r->at_end = r->at + 1;
+    r->end = r->at + r->told[c->row - 1].slots * OJO_SLOT_BYTES;
+    r->gone = &ojo__r_never;
+  }
   r->base = c->base;
   r->ts_last = last == UINT64_MAX ? last : last > c->base ? last - c->base : 0;
   if (r->ts_last < c->head_ts) r->ts_last = c->head_ts;
-  r->gone = f->map.guard ? &f->map.guard->gone : &ojo__r_never;
   r->thread = c->thread;
   r->trace = f->trace;
   r->level = c->level;
@@ -3006,7 +3849,9 @@ OJO_READER_API void ojo_reader_close(ojo_reader *r) {
   void *const owned[] = {r->files,        r->traces,      r->trace_hash,  r->pending,    r->scratch,
                          r->flows,        r->types,       r->threads,     r->categories, r->unknown,
                          r->thread_table, r->thread_hash, r->handlers,    r->errors,     r->error_hash,
-                         r->flow_hash,    r->flow_text,   r->directories, r->seen,       r->aligned_copy};
+                         r->flow_hash,    r->flow_text,   r->directories, r->seen,       r->aligned_copy,
+                         r->spans,        r->owners,      r->rows,        r->mentions,   r->known,
+                         r->told};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) ojo__r_free(r, owned[i]);
   if (r->wake >= 0) close(r->wake);
   ojo__r_free(r, r);
@@ -3020,6 +3865,7 @@ OJO_READER_API void ojo_reader_rewind(ojo_reader *r) {
   if (r->wake >= 0 && read(r->wake, &drained, sizeof drained) < 0) drained = 0; /* there may be nothing */
   __atomic_store_n(&r->stop, 0, __ATOMIC_RELAXED);
   if (!r->follow) return;
+  ojo__r_plan_forget(r);
   /* what was read is forgotten by then: the directories are listed anew */
   uint32_t kept = 0;
   r->bytes_total = 0;
@@ -3075,21 +3921,50 @@ OJO_READER_API ojo_result ojo_reader_run(ojo_reader *r) {
   return r->error_count ? OJO_ERR_FORMAT : OJO_OK;
 }
 
+/* Piece number scan_at - 1 of a planned file, as a run. Rows are told as they are given, not as in the file. */
+static bool ojo__r_view_piece(ojo_reader *r, const struct ojo__r_file *f, ojo_reader_run_view *view) {
+  const struct ojo__r_piece *piece = &f->pieces[r->scan_at - 1];
+  if (piece->row) {
+    view->slots = r->told[piece->row - 1].slot;
+    view->slot_count = r->told[piece->row - 1].slots;
+  } else if (piece->to > ojo__r_sound(&r->scan_map)) {
+    return ojo__r_shrank(r, f, piece->from);
+  } else {
+    view->slots = (const ojo_event *)(const void *)(r->scan_map.base + piece->from);
+    view->slot_count = (piece->to - piece->from) / OJO_SLOT_BYTES;
+  }
+  view->first_ts = piece->first_ts;
+  view->last_ts = piece->last_ts;
+  view->thread = piece->thread;
+  view->tid = piece->tid;
+  view->trace = f->trace;
+  view->events = piece->events;
+  view->flags = piece->flags;
+  view->level = piece->level;
+  view->first_ordinal = piece->ordinal;
+  view->lost_before = piece->lost;
+  return true;
+}
 OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *view) {
   struct ojo__r_run run;
+  ojo__r_plan(r);
   for (; r->scan_file < r->file_count; r->scan_file++) {
     struct ojo__r_file *f = r->files[r->scan_file];
     if (!r->scan_open) {
-      if (f->version == 1 || f->skip || f->slot_count == 0 || !ojo__r_map_file(r, f, &r->scan_map))
+      if (f->version == 1 || (f->planned ? f->piece_count == 0 : f->skip) || f->slot_count == 0 || !ojo__r_map_file(r, f, &r->scan_map))
         continue;
       r->scan_open = true;
-      r->scan_at = r->scan_released = f->header_bytes;
+      r->scan_at = r->scan_released = f->planned ? 0 : f->header_bytes;
     }
-    if (r->scan_at - r->scan_released > OJO__R_SCAN_RELEASE_BYTES) {
+    while (f->planned && r->scan_at < f->piece_count) {
+      if (r->scan_at++ % 512 == 511) ojo__r_release(&r->scan_map, 0, r->scan_map.bytes);
+      if (ojo__r_view_piece(r, f, view)) return true;
+    }
+    if (!f->planned && r->scan_at - r->scan_released > OJO__R_SCAN_RELEASE_BYTES) {
       ojo__r_release(&r->scan_map, r->scan_released, r->scan_at);
       r->scan_released = r->scan_at;
     }
-    while (ojo__r_walk(r, f, &r->scan_map, ojo__r_slots_end(f, &r->scan_map), r->scan_at, &run)) {
+    while (!f->planned && ojo__r_walk(r, f, &r->scan_map, ojo__r_slots_end(f, &r->scan_map), r->scan_at, &run)) {
       r->scan_at = run.next;
       if (run.slot_count == 0 || !ojo__r_run_intact(r, f, &r->scan_map, &run)) continue;
       view->slots = (const ojo_event *)(const void *)(r->scan_map.base + run.slots_at);

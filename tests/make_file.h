@@ -39,6 +39,7 @@ typedef struct made {
   /* the run under way */
   size_t run_at;
   uint64_t run_ordinal; /* set before events, or counted on */
+  uint64_t run_lost;    /* lost_before; likewise, but 0 in a new run */
   uint64_t first_ts, last_ts, run_first, run_last, before;
   uint32_t run_thread, run_events, run_flags, run_level;
   size_t slots_at;
@@ -119,6 +120,7 @@ static inline void made_end_run(made *m) {
   made_put(m, m->run_at + 48, m->run_events, 4);
   made_put(m, m->run_at + 52, m->run_flags, 2);
   made_put(m, m->run_at + 54, m->run_level, 2);
+  made_put(m, m->run_at + 56, m->run_lost, 8);
   m->run_ordinal += m->run_events;
 }
 static inline void made_run(made *m, uint32_t thread) {
@@ -128,7 +130,7 @@ static inline void made_run(made *m, uint32_t thread) {
   m->run_thread = thread;
   m->run_events = m->run_flags = m->run_level = 0;
   m->run_first = UINT64_MAX;
-  m->run_last = m->before = 0;
+  m->run_last = m->before = m->run_lost = 0;
 }
 static inline size_t made_slot(made *m, uint64_t ts, uint32_t type, uint32_t flow, uint64_t payload) {
   size_t at = made_more(m, 24);

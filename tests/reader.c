@@ -638,6 +638,261 @@ static void test_alignment(void) {
   ojo_reader_close(r);
 }
 
+/* ---- snapshots */
+
+/* A flight recorder, imitated: lines (thread, level) of events in chunks, of which the oldest are overwritten;
+ * losses, after which a new chunk begins; threads that end. What is in its snapshots is known exactly. */
+enum { LINES = 8, LINE_EVENTS = 600, CHUNK_EVENTS = 12, SNAPSHOTS = 6 };
+struct recorded {
+  uint64_t ts, ordinal, payload, lost; /* lost: before it */
+  bool starts_chunk;
+};
+struct line {
+  struct recorded events[LINE_EVENTS];
+  uint64_t count, attempts, lost, lost_first, lost_last, held; /* held: the first event that is */
+  bool ended, gap;
+};
+struct taken { /* of one snapshot */
+  uint64_t recorded, lost; /* up to it */
+  unsigned char in[LINES][LINE_EVENTS];
+};
+static struct line lines[LINES];
+static struct taken taken[SNAPSHOTS];
+static uint64_t now_ts, ended_recorded, ended_lost;
+
+static uint32_t thread_of(uint32_t line) { return 1 + line / 2; }
+static void record_some(uint64_t count) {
+  for (uint64_t i = 0; i < count; i++) {
+    struct line *l = &lines[random64() % LINES];
+    now_ts += random64() % 3;
+    if (l->ended || l->count == LINE_EVENTS) continue;
+    if (random64() % 16 == 0) {
+      for (uint64_t n = 1 + random64() % 3; n; n--) {
+        if (!l->gap) l->lost_first = now_ts;
+        l->lost_last = now_ts;
+        l->gap = true;
+        l->lost++;
+        l->attempts++;
+      }
+      continue;
+    }
+    struct recorded *e = &l->events[l->count];
+    bool full = l->count && l->count % CHUNK_EVENTS == 0;
+    e->starts_chunk = l->count == 0 || full || l->gap;
+    e->ts = now_ts;
+    e->ordinal = l->attempts++;
+    e->lost = l->lost;
+    e->payload = (uint64_t)(l - lines) << 32 | l->count++;
+    l->gap = false;
+  }
+}
+static void overwrite(struct line *l, uint64_t up_to) { /* whole chunks */
+  while (l->held < up_to) {
+    l->held++;
+    while (l->held < l->count && !l->events[l->held].starts_chunk) l->held++;
+  }
+}
+static void end_thread(uint32_t thread) {
+  for (uint32_t k = 0; k < LINES; k++) {
+    if (thread_of(k) != thread || lines[k].ended) continue;
+    lines[k].ended = true;
+    lines[k].held = lines[k].count;
+    ended_recorded += lines[k].count;
+    ended_lost += lines[k].lost;
+  }
+}
+static void put_line(made *m, uint32_t k, struct taken *t) {
+  struct line *l = &lines[k];
+  uint64_t ordinal = 0, lost = 0, told_ts = 0;
+  bool any = false;
+  for (uint64_t i = l->held; i < l->count;) {
+    uint64_t end = i + 1;
+    while (end < l->count && !l->events[end].starts_chunk) end++;
+    if (i > l->held && end < l->count && random64() % 16 == 0) { /* overwritten while the snapshot was taken */
+      i = end;
+      continue;
+    }
+    const struct recorded *first = &l->events[i];
+    uint64_t gap = first->ordinal - ordinal, lost_gap = first->lost - lost;
+    made_run(m, thread_of(k));
+    m->run_level = k % 2;
+    if (!any) made_thread(m, 0, 1, "t");
+    if (gap > lost_gap) made_dropped(m, told_ts, first->ts, gap - lost_gap, OJO_DROP_OVERWRITTEN);
+    if (lost_gap) made_dropped(m, first->ts > 2 ? first->ts - 2 : 0, first->ts, lost_gap, OJO_DROP_NESTING);
+    m->run_ordinal = first->ordinal;
+    m->run_lost = lost = first->lost;
+    for (; i < end; i++) {
+      if (l->events[i].payload % 7 == 0)
+        made_number(m, l->events[i].ts, OJO_PACKET_SENT, 1 + k, l->events[i].payload, i);
+      else made_event(m, l->events[i].ts, OJO_PACKET_SENT, 1 + k, l->events[i].payload);
+      t->in[k][i] = 1;
+      told_ts = l->events[i].ts;
+    }
+    ordinal = l->events[end - 1].ordinal + 1;
+    any = true;
+  }
+  if (!any && l->count) { /* as the tracer tells of a thread of which no chunk is left */
+    made_run(m, thread_of(k));
+    m->run_level = k % 2;
+    made_dropped(m, 0, now_ts, l->count, OJO_DROP_OVERWRITTEN);
+    m->run_ordinal = l->count;
+  }
+  if (l->lost == lost) return;
+  made_run(m, thread_of(k));
+  m->run_level = k % 2;
+  made_dropped(m, l->lost_first, l->lost_last, l->lost - lost, OJO_DROP_NESTING);
+  m->run_ordinal = l->attempts;
+  m->run_lost = l->lost;
+}
+static made take_snapshot(uint32_t number) {
+  struct taken *t = &taken[number];
+  made m = made_new();
+  m.flags = number % 3 == 2 ? OJO_FILE_COMPLETE | OJO_FILE_RECOVERED : OJO_FILE_COMPLETE | OJO_FILE_SNAPSHOT;
+  m.batch = number;
+  memset(t, 0, sizeof *t);
+  t->recorded = ended_recorded;
+  t->lost = ended_lost;
+  for (uint32_t k = 0; k < LINES; k++) {
+    if (lines[k].ended) continue;
+    t->recorded += lines[k].count;
+    t->lost += lines[k].lost;
+    put_line(&m, k, t);
+  }
+  if (ended_recorded || ended_lost) {
+    made_run(&m, 0);
+    if (ended_recorded) made_dropped(&m, 0, now_ts, ended_recorded, OJO_DROP_OVERWRITTEN);
+    if (ended_lost) made_dropped(&m, 0, now_ts, ended_lost, OJO_DROP_POOL_FULL);
+    m.run_ordinal = 0;
+  }
+  made_finish(&m);
+  return m;
+}
+struct sums {
+  uint64_t events, twice, unknown, overwritten, lost, back;
+};
+static void sum_slot(struct sums *s, unsigned char seen[LINES][LINE_EVENTS], uint32_t type, uint64_t payload,
+                     uint32_t reason) {
+  if (type == OJO_EVENTS_DROPPED) {
+    if (reason == OJO_DROP_OVERWRITTEN) s->overwritten += payload;
+    else s->lost += payload;
+    return;
+  }
+  uint64_t k = payload >> 32, i = payload & UINT32_MAX;
+  s->events++;
+  if (k >= LINES || i >= LINE_EVENTS) s->unknown++;
+  else if (seen[k][i]++) s->twice++;
+}
+static struct sums sum_events(ojo_reader *r) {
+  static unsigned char seen[LINES][LINE_EVENTS];
+  struct sums s;
+  ojo_reader_event e;
+  uint64_t last = 0, last_of[LINES] = {0};
+  memset(&s, 0, sizeof s);
+  memset(seen, 0, sizeof seen);
+  while (ojo_reader_next(r, &e)) {
+    ojo_dropped d = {0, 0, 0, 0};
+    s.back += e.time_ns < last;
+    last = e.time_ns;
+    ojo_reader_dropped(&e, &d);
+    if (e.type == OJO_EVENTS_DROPPED) s.back += d.first_ts != e.ts || d.last_ts < d.first_ts;
+    if (e.type == OJO_PACKET_SENT && e.flow >= 1 && e.flow <= LINES) { /* a line's events in their order */
+      s.back += e.payload < last_of[e.flow - 1];
+      last_of[e.flow - 1] = e.payload;
+    }
+    sum_slot(&s, seen, (uint32_t)e.type, e.payload, d.reason);
+  }
+  return s;
+}
+static struct sums sum_runs(ojo_reader *r) {
+  static unsigned char seen[LINES][LINE_EVENTS];
+  struct sums s;
+  ojo_reader_run_view v;
+  memset(&s, 0, sizeof s);
+  memset(seen, 0, sizeof seen);
+  while (ojo_reader_next_run(r, &v)) {
+    uint64_t events = 0, rows = 0;
+    for (uint64_t i = 0; i < v.slot_count; i += 1 + (v.slots[i].type >> OJO_EXTENSION_SHIFT)) {
+      uint32_t type = v.slots[i].type & OJO_TYPE_MASK, reason = 0;
+      if (type == OJO_THREAD) continue;
+      if (type == OJO_EVENTS_DROPPED) memcpy(&reason, (const char *)&v.slots[i + 1] + 16, 4), rows++;
+      if (type == OJO_PACKET_SENT)
+        s.unknown += lines[v.slots[i].payload >> 32].events[v.slots[i].payload & UINT32_MAX].ordinal !=
+                     v.first_ordinal + events - rows;
+      sum_slot(&s, seen, type, v.slots[i].payload, reason);
+      events++;
+    }
+    s.unknown += events != v.events;
+  }
+  return s;
+}
+/* Snapshots of a random trace: any of them together give what is in one of them once, and tell what is missing
+ * of what was recorded up to the last. */
+static void test_snapshots(void) {
+  char names[SNAPSHOTS][300];
+  bool ok = true;
+  random_state = 0x5eed;
+  for (int round = 0; round < 60 && ok; round++) {
+    memset(lines, 0, sizeof lines);
+    now_ts = ended_recorded = ended_lost = 0;
+    for (uint32_t n = 0; n < SNAPSHOTS; n++) {
+      record_some(random64() % 400);
+      for (uint32_t k = 0; k < LINES; k++)
+        if (random64() % 2) overwrite(&lines[k], lines[k].held + random64() % (lines[k].count - lines[k].held + 1));
+      if (random64() % 4 == 0) end_thread(1 + (uint32_t)(random64() % (LINES / 2)));
+      made m = take_snapshot(n);
+      snprintf(names[n], sizeof names[n], "%s/snapshot%u.bin", root, n);
+      EXPECT(made_write(&m, names[n]));
+      made_free(&m);
+    }
+    for (uint32_t set = 1; set < 1u << SNAPSHOTS && ok; set++) {
+      const char *paths[SNAPSHOTS];
+      ojo_reader_desc d;
+      memset(&d, 0, sizeof d);
+      uint64_t events = 0, last = 0;
+      bool snapshot = false;
+      for (uint32_t n = 0; n < SNAPSHOTS; n++) {
+        if (!(set >> n & 1)) continue;
+        size_t at_index = (size_t)(random64() % (d.path_count + 1)); /* in any order */
+        for (size_t i = d.path_count; i > at_index; i--) paths[i] = paths[i - 1];
+        paths[at_index] = names[n];
+        d.path_count++;
+        last = n;
+        snapshot = snapshot || n % 3 != 2;
+      }
+      if (!snapshot && d.path_count > 1) continue; /* recovered twice: no such thing */
+      for (uint32_t k = 0; k < LINES; k++)
+        for (uint64_t i = 0; i < LINE_EVENTS; i++) {
+          unsigned char in = 0;
+          for (uint32_t n = 0; n < SNAPSHOTS; n++) in |= (set >> n & 1) && taken[n].in[k][i];
+          events += in;
+        }
+      d.paths = paths;
+      ojo_reader *r = open_desc(&d);
+      for (int pass = 0; pass < 3; pass++) { /* events, runs, and after rewind */
+        if (pass) ojo_reader_rewind(r);
+        struct sums s = pass == 1 ? sum_runs(r) : sum_events(r);
+        ok = check(s.events == events && s.twice == 0 && s.unknown == 0 && s.back == 0 &&
+                       s.overwritten == taken[last].recorded - events && s.lost == taken[last].lost,
+                   "snapshots: round %d, set %x, pass %d: %" PRIu64 " events of %" PRIu64 ", %" PRIu64
+                   " twice, %" PRIu64 " unknown, %" PRIu64 " back, %" PRIu64 " overwritten of %" PRIu64
+                   ", %" PRIu64 " lost of %" PRIu64,
+                   round, set, pass, s.events, events, s.twice, s.unknown, s.back, s.overwritten,
+                   taken[last].recorded - events, s.lost, taken[last].lost) &&
+             ok;
+        if (pass == 1) continue;
+        ok = check(ojo_reader_trace(r, 0)->dropped == s.overwritten + s.lost, "snapshots: dropped") && ok;
+        uint64_t total, done = ojo_reader_progress(r, &total);
+        ok = check(done == total, "snapshots: progress") && ok;
+        if (pass == 0) continue;
+        for (uint64_t i = 0; i < ojo_reader_flow_count(r); i++) events -= ojo_reader_flow_at(r, i)->events;
+        ok = check(events == 0, "snapshots: the flows' events") && ok;
+      }
+      ok = check(ojo_reader_error_count(r) == 0, "snapshots: no errors") && ok;
+      ojo_reader_close(r);
+    }
+  }
+}
+
 /* ---- filters */
 
 static ojo_reader *filtered(ojo_reader_desc *d, uint64_t count, int line) {
@@ -1572,6 +1827,7 @@ int main(void) {
   test_sources();
   test_merge();
   test_alignment();
+  test_snapshots();
   test_filters();
   test_flows();
   test_damage();
