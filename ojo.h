@@ -2714,7 +2714,7 @@ static int ojo__by_ordinal(const void *a, const void *b) {
 }
 
 /* Rolls back, and lists the chunks that still hold events. */
-static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *found) {
+static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *found, uint64_t room) {
   struct ojo__pool *pool = dead->pool;
   bool done = ojo__batch_done(dead, pool->open_batch);
   uint32_t count = 0;
@@ -2723,7 +2723,7 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
       struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
       if (level->batch >= pool->open_batch && !done) ojo__level_roll_back(pool, level);
     }
-  for (uint32_t i = 0; i < dead->chunk_count; i++) {
+  for (uint32_t i = 0; i < dead->chunk_count && count < room; i++) {
     struct ojo__chunk *chunk = &dead->chunks[i];
     if (i % 64 == 0 && !ojo__present(dead, chunk, sizeof *chunk)) { /* a page of headers never used */
       i += 63;
@@ -2754,10 +2754,14 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
 /* Writes a dead pool's events as one batch. False: they can't be written now; the pool stays. */
 static bool ojo__recover_write(struct ojo__core *dead) {
   struct ojo__pool *pool = dead->pool;
-  struct ojo__found *found = (struct ojo__found *)malloc((dead->chunk_count + 1) * sizeof *found);
+  struct stat st;
+  uint64_t room = dead->chunk_count;
+  /* Each has at least a page in the pool's file, however many chunks the pool says that it has. */
+  if (fstat(dead->lock_fd, &st) == 0 && (uint64_t)st.st_blocks / 8 < room) room = (uint64_t)st.st_blocks / 8;
+  struct ojo__found *found = (struct ojo__found *)malloc((room + 1) * sizeof *found);
   dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
   bool ok = found && dead->buffer;
-  uint32_t count = ok ? ojo__recover_list(dead, found) : 0;
+  uint32_t count = ok ? ojo__recover_list(dead, found, room) : 0;
   dead->noted = (struct ojo__noted *)malloc((count + 1) * sizeof *dead->noted); /* for ojo__roll_back */
   ok = ok && dead->noted;
   for (uint32_t i = 0; ok && i < count; i++) {
