@@ -971,6 +971,7 @@ enum {
   OJO__ANCHORS_MAX = 4096,
   OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
   OJO__CHUNKS_MIN = 4,
+  OJO__SCHEMA_BYTES_MAX = 64 << 20,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
@@ -2649,7 +2650,9 @@ static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
   const ojo_file_header *file = &pool->file;
   uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
   if (memcmp(pool->magic, "ojopool", 8) != 0 || pool->version != OJO__POOL_VERSION) return false;
-  if (file->header_bytes < sizeof *file || file->header_bytes > 1u << 30 || file->header_bytes % 8 ||
+  if (memcmp(file->magic, OJO_FILE_MAGIC, 4) != 0 || file->version != OJO_FILE_VERSION ||
+      file->slot_bytes != OJO_SLOT_BYTES || file->header_bytes < sizeof *file ||
+      file->header_bytes - sizeof *file > OJO__SCHEMA_BYTES_MAX || file->header_bytes % 8 ||
       file->schema_bytes > file->header_bytes - sizeof *file)
     return false;
   uint64_t anchors = ojo__round_up(schema + file->header_bytes - sizeof *file, 4096);
@@ -3171,7 +3174,7 @@ static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc,
     room += 160 + 6 * (strlen(type->name) + (type->category ? strlen(type->category) : 11) +
                        (type->description ? strlen(type->description) : 0));
   }
-  if (room > 64u << 20) {
+  if (room > OJO__SCHEMA_BYTES_MAX) {
     ojo__log(core, "types: %zu bytes of text, too much for a header", room / 6);
     return OJO_ERR_ARGUMENT;
   }
