@@ -2719,6 +2719,7 @@ static int ojo__by_ordinal(const void *a, const void *b) {
 /* Rolls back, and lists the chunks that still hold events. */
 static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *found, uint64_t room) {
   struct ojo__pool *pool = dead->pool;
+  pool->staging_name[sizeof pool->staging_name - 1] = 0;
   bool done = ojo__batch_done(dead, pool->open_batch);
   uint32_t count = 0;
   for (uint64_t i = 0; i <= pool->threads_fresh; i++)
@@ -2748,7 +2749,6 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     OJO__STORE(&pool->batch_published, pool->open_batch);
   } else pool->last_number = pool->batches - 1;
   /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
-  pool->staging_name[sizeof pool->staging_name - 1] = 0;
   if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
     unlinkat(dead->staging_fd, pool->staging_name, 0);
   return count;
