@@ -999,6 +999,7 @@ enum {
   OJO__ANCHORS_MAX = 4096,
   OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
   OJO__CHUNKS_MIN = 4,
+  OJO__SCHEMA_BYTES_MAX = 64 << 20,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
@@ -1139,7 +1140,7 @@ struct ojo__core {
   size_t buffer_used;
   struct ojo__batch batch;
   struct ojo__noted *noted;
-  uint32_t noted_count;
+  uint32_t noted_count, noted_room; /* room: of a dead pool */
   uint32_t queue_head, queue_next, queue_tail; /* full chunks in order; before queue_next: in the batch */
   uint64_t batch_target, sequence;
   uint64_t peak, peak_since; /* chunks in use, ns */
@@ -1552,7 +1553,9 @@ static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
   const ojo_file_header *file = &pool->file;
   uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
   if (memcmp(pool->magic, "ojopool", 8) != 0 || pool->version != OJO__POOL_VERSION) return false;
-  if (file->header_bytes < sizeof *file || file->header_bytes > 1u << 30 || file->header_bytes % 8 ||
+  if (memcmp(file->magic, OJO_FILE_MAGIC, 4) != 0 || file->version != OJO_FILE_VERSION ||
+      file->slot_bytes != OJO_SLOT_BYTES || file->header_bytes < sizeof *file ||
+      file->header_bytes - sizeof *file > OJO__SCHEMA_BYTES_MAX || file->header_bytes % 8 ||
       file->schema_bytes > file->header_bytes - sizeof *file)
     return false;
   uint64_t anchors = ojo__round_up(schema + file->header_bytes - sizeof *file, 4096);
@@ -1630,8 +1633,9 @@ static void ojo__sort(struct ojo__noted *noted, uint32_t count) {
   }
 }
 
-/* A core for a dead tracer's pool, or a copy of it, which was found sound. Its descriptors are the caller's. */
-static void ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool) {
+/* A core for a dead tracer's pool, or a copy of it, which was found sound and has so many bytes on disk.
+ * Descriptors are the caller's. False: no memory. */
+static bool ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool, uint64_t bytes_present) {
   unsigned char *at = (unsigned char *)pool;
   dead->pool = pool;
   dead->chunk_count = pool->chunk_count;
@@ -1644,6 +1648,15 @@ static void ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool) {
   dead->batch.fd = -1;
   pool->staging_name[sizeof pool->staging_name - 1] = 0;
   if (strncmp(pool->staging_name, "trace_", 6) != 0 || strchr(pool->staging_name, '/')) pool->staging_name[0] = 0;
+  /* A chunk that holds events has at least a page, however many chunks the pool says that it has. */
+  dead->noted_room = bytes_present / 4096 < dead->chunk_count ? (uint32_t)(bytes_present / 4096) : dead->chunk_count;
+  dead->noted = (struct ojo__noted *)malloc((dead->noted_room + (size_t)1) * sizeof *dead->noted);
+  dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
+  return dead->noted && dead->buffer;
+}
+static void ojo__dead_detach(struct ojo__core *dead) {
+  free(dead->noted);
+  free(dead->buffer);
 }
 
 /* Rolls a dead pool's unpublished batch back, and lists the chunks that still hold events. `done`: its last
@@ -1657,7 +1670,7 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
       struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
       if (level->batch >= pool->open_batch && !*done) ojo__level_roll_back(pool, level);
     }
-  for (uint32_t i = 0; i < dead->chunk_count; i++) {
+  for (uint32_t i = 0; i < dead->chunk_count && dead->noted_count < dead->noted_room; i++) {
     struct ojo__chunk *chunk = &dead->chunks[i];
     struct ojo__noted *n = &dead->noted[dead->noted_count];
     if (i % 64 == 0 && !ojo__present(dead, chunk, sizeof *chunk)) { /* a page of headers never used */
@@ -1743,14 +1756,11 @@ static int ojo__pool_image(const char *path, char *why, size_t why_bytes) {
   if (fd >= 0) close(fd); /* the lock too: a recoverer would take it for the owner's */
   if (!reason) {
     pool = (struct ojo__pool *)map;
-    ojo__dead_attach(dead, pool);
     dead->lock_fd = dead->output_fd = -1;
     snprintf(staging, sizeof staging, "%.*s/staging", PATH_MAX - 1, pool->dir);
     dead->staging_fd = open(staging, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); /* says if a batch was renamed */
-    dead->noted = (struct ojo__noted *)malloc((dead->chunk_count + (size_t)1) * sizeof *dead->noted);
-    dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
     memory = (int)syscall(SYS_memfd_create, "ojo-pool", 1u /* MFD_CLOEXEC */);
-    if (!dead->noted || !dead->buffer || memory < 0) reason = "out of memory";
+    if (!ojo__dead_attach(dead, pool, (uint64_t)st.st_blocks * 512) || memory < 0) reason = "out of memory";
   }
   if (!reason) {
     ojo__batch_zero(dead, pool->open_batch + 1);
@@ -1768,10 +1778,7 @@ static int ojo__pool_image(const char *path, char *why, size_t why_bytes) {
     memory = -1;
   }
   if (pool && dead->staging_fd >= 0) close(dead->staging_fd);
-  if (dead) {
-    free(dead->noted);
-    free(dead->buffer);
-  }
+  if (dead) ojo__dead_detach(dead);
   free(dead);
   if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
   return memory;
@@ -3530,26 +3537,20 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
 static bool ojo__recover_write(struct ojo__core *dead) {
   struct ojo__pool *pool = dead->pool;
   bool done = false;
-  dead->noted = (struct ojo__noted *)malloc((dead->chunk_count + 1) * sizeof *dead->noted);
-  dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
-  bool ok = dead->noted && dead->buffer;
-  if (ok) {
-    ojo__dead_list(dead, &done);
-    if (done && pool->open_batch) { /* noted, since our own file's name will take the place of the one that tells */
-      pool->batches = pool->last_number + 1;
-      OJO__STORE(&pool->batch_published, pool->open_batch);
-    } else pool->last_number = pool->batches - 1;
-    /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
-    if (pool->staging_name[0]) unlinkat(dead->staging_fd, pool->staging_name, 0);
-  }
-  if (ok && (dead->noted_count || ojo__losses_pending(dead))) {
+  ojo__dead_list(dead, &done);
+  if (done && pool->open_batch) { /* noted, since our own file's name will take the place of the one that tells */
+    pool->batches = pool->last_number + 1;
+    OJO__STORE(&pool->batch_published, pool->open_batch);
+  } else pool->last_number = pool->batches - 1;
+  /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
+  if (pool->staging_name[0]) unlinkat(dead->staging_fd, pool->staging_name, 0);
+  bool ok = true;
+  if (dead->noted_count || ojo__losses_pending(dead)) {
     ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
     ok = ojo__batch_room(dead);
     if (ok) ojo__dead_drain(dead);
     ok = ok && ojo__batch_end(dead);
   }
-  free(dead->noted);
-  free(dead->buffer);
   return ok;
 }
 
@@ -3611,7 +3612,6 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   if (pool && dead && ojo__pool_sound(pool, (uint64_t)st.st_size)) {
     dead->t = &t;
     dead->desc = opener->desc;
-    ojo__dead_attach(dead, pool);
     dead->desc.disk_bytes_max = 0;
     dead->desc.overflow = OJO_OVERFLOW_DROP_NEWEST; /* whatever it was: we are a flusher */
     dead->desc.flush_bytes = dead->batch_target = UINT64_MAX; /* one batch */
@@ -3623,7 +3623,8 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     dead->queue_head = dead->queue_next = dead->queue_tail = OJO__NONE;
     sigset_t before;
     ojo__file_signal(true, &before);
-    if (!ojo__recover_write(dead)) result = OJO_ERR_IO;
+    if (!ojo__dead_attach(dead, pool, (uint64_t)st.st_blocks * 512) || !ojo__recover_write(dead)) result = OJO_ERR_IO;
+    ojo__dead_detach(dead);
     opener->staging_fd = dead->staging_fd; /* ojo__open_dirs may have changed them */
     opener->output_fd = dead->output_fd;
     ojo__file_signal(false, &before);
@@ -3930,7 +3931,7 @@ static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc,
     room += 160 + 6 * (strlen(type->name) + (type->category ? strlen(type->category) : 11) +
                        (type->description ? strlen(type->description) : 0));
   }
-  if (room > 64u << 20) {
+  if (room > OJO__SCHEMA_BYTES_MAX) {
     ojo__log(core, "types: %zu bytes of text, too much for a header", room / 6);
     return OJO_ERR_ARGUMENT;
   }

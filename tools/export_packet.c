@@ -56,6 +56,11 @@ static struct {
   link *links;
   uint64_t link_count, link_room, links_left_out;
   thread_state threads[THREADS];
+  struct {
+    uint64_t flow;
+    uint32_t trace;
+    bool used, yes;
+  } known[1024]; /* the last answers of in_family */
 } story;
 
 static thread_state *thread_of(const ojo_reader_event *e) {
@@ -80,20 +85,15 @@ static uint64_t root_of(cat *c, uint32_t trace, uint64_t flow) {
 
 /* Does the flow belong to the same root? Remembers the last answers. */
 static bool in_family(cat *c, const end *n, uint64_t flow) {
-  static struct {
-    uint64_t flow;
-    uint32_t trace;
-    bool used, yes;
-  } known[1024];
   if (flow == story.flow || flow == n->root) return true;
   unsigned at = (unsigned)((flow + n->trace) * UINT64_C(0x9E3779B97F4A7C15) >> 54);
-  if (!known[at].used || known[at].flow != flow || known[at].trace != n->trace) {
-    known[at].flow = flow;
-    known[at].trace = n->trace;
-    known[at].used = true;
-    known[at].yes = root_of(c, n->trace, flow) == n->root;
+  if (!story.known[at].used || story.known[at].flow != flow || story.known[at].trace != n->trace) {
+    story.known[at].flow = flow;
+    story.known[at].trace = n->trace;
+    story.known[at].used = true;
+    story.known[at].yes = root_of(c, n->trace, flow) == n->root;
   }
-  return known[at].yes;
+  return story.known[at].yes;
 }
 
 static end *end_of(uint32_t trace, bool make) {
@@ -416,6 +416,7 @@ static void tell(cat *c, const end *n) {
 bool report_packet(cat *c, uint64_t flow, uint64_t number) {
   ojo_reader_event e;
   bool told = false;
+  memset(&story, 0, sizeof story);
   story.flow = flow;
   story.number = number;
   story.ends = malloc(ENDS_MAX * sizeof *story.ends);
