@@ -3145,6 +3145,12 @@ static char *ojo__json(char *out, const char *text) {
   return out;
 }
 
+static ojo_result ojo__no_memory(const ojo_desc *desc) {
+  if (desc->logger.log) desc->logger.log(desc->logger.user, "ojo_open: out of memory");
+  else fprintf(stderr, "ojo: ojo_open: out of memory\n");
+  return OJO_ERR_MEMORY;
+}
+
 /* The schema of the application's own types: what every file's header carries. */
 static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc, size_t *bytes) {
   static const char *const kinds[] = {"none", "number", "range", "text", "bytes", "record"};
@@ -3173,7 +3179,7 @@ static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc,
   }
   core->types = (ojo_type *)ojo__alloc(core, desc->type_count * sizeof *core->types);
   core->schema = (char *)ojo__alloc(core, room);
-  if (!core->types || !core->schema) return OJO_ERR_MEMORY;
+  if (!core->types || !core->schema) return ojo__no_memory(desc);
   memcpy(core->types, desc->types, desc->type_count * sizeof *core->types);
   char *out = core->schema;
   out += sprintf(out, "{\"events\":[");
@@ -3345,7 +3351,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   bool tmpfs = false;
   size_t length = strlen(desc->dir);
   core->dir = (char *)ojo__alloc(core, length + 1);
-  if (!core->dir) return OJO_ERR_MEMORY;
+  if (!core->dir) return ojo__no_memory(desc);
   memcpy(core->dir, desc->dir, length + 1);
   core->desc.dir = core->dir;
   ojo_result result = ojo__open_dirs(core);
@@ -3367,7 +3373,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   core->noted = (struct ojo__noted *)ojo__alloc(core, (core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
-  if (!core->buffer || !core->noted || !core->published) return OJO_ERR_MEMORY;
+  if (!core->buffer || !core->noted || !core->published) return ojo__no_memory(desc);
   core->t->clock = (uint32_t)core->desc.clock;
   core->t->core = core;
   ojo__anchor_take(core, true);
@@ -3401,8 +3407,9 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   struct ojo__core *core = at_exit && ojo__key_made ? ojo__core_make() : NULL;
   if (!core) {
     pthread_mutex_unlock(&ojo__lock);
+    ojo_result result = ojo__no_memory(desc);
     pthread_setcancelstate(cancel, NULL);
-    return OJO_ERR_MEMORY;
+    return result;
   }
   core->pool_fd = core->lock_fd = core->staging_fd = core->output_fd = core->batch.fd = -1;
   core->queue_head = core->queue_next = core->queue_tail = OJO__NONE;
