@@ -2790,6 +2790,14 @@ static bool ojo__pool_name(const char *path) {
          strspn(path + 46, digits) == 32 && path[78] == 0;
 }
 
+/* What keeps us from a pool: gone, a planted symlink, or not ours to open is none of our business; else it
+ * is still to be recovered, and OJO_OK would be a lie. */
+static ojo_result ojo__recover_cannot(struct ojo__core *opener, const char *name, int error) {
+  if (error == ENOENT || error == ELOOP || error == EACCES || error == ENXIO) return OJO_OK;
+  ojo__log(opener, "%s: can't recover %s now: %s", opener->dir, name, strerror(error));
+  return OJO_ERR_IO;
+}
+
 /* Recovers the pool that a link in staging/ names, if its owner is dead: nobody holds its lock. A link is
  * only followed to a regular file in /dev/shm that belongs to the directory's owner, never through a
  * symlink. Not OJO_OK: what is in it could not be written. */
@@ -2798,9 +2806,12 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   struct stat st, owner;
   ojo_result result = OJO_OK;
   int fd = openat(opener->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return OJO_OK;
-  ssize_t got = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, path, sizeof path - 1) : -1;
+  if (fd < 0) return ojo__recover_cannot(opener, link, errno);
+  bool known = fstat(fd, &st) == 0, regular = known && S_ISREG(st.st_mode);
+  ssize_t got = regular ? read(fd, path, sizeof path - 1) : -1;
+  int error = errno;
   close(fd);
+  if (!known || (regular && got < 0)) return ojo__recover_cannot(opener, link, error);
   path[got > 0 ? got : 0] = 0;
   path[strcspn(path, "\n")] = 0;
   if (got == 0 && strlen(link) == 42) { /* its owner died before it wrote the name, which the link's implies */
@@ -2815,18 +2826,20 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   if (lock < 0) { /* not in this /dev/shm: of an earlier boot; else another container's, and it may live */
     uint8_t boot[16];
     char boot_hex[33];
-    bool gone = errno == ENOENT;
+    error = errno;
     ojo__boot_id(boot);
     ojo__hex(boot_hex, boot, 16);
-    if (gone && memcmp(path + 13, boot_hex, 32) != 0) unlinkat(opener->staging_fd, link, 0);
-    return OJO_OK;
+    if (error == ENOENT && memcmp(path + 13, boot_hex, 32) != 0) unlinkat(opener->staging_fd, link, 0);
+    return ojo__recover_cannot(opener, path, error);
   }
-  bool ours = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0 && S_ISREG(st.st_mode) &&
-              st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
-  /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
-  if (!ours || flock(lock, LOCK_EX | LOCK_NB) != 0 || fstat(lock, &st) != 0 || st.st_nlink == 0) {
+  known = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0;
+  bool ours = known && S_ISREG(st.st_mode) && st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
+  bool locked = ours && flock(lock, LOCK_EX | LOCK_NB) == 0;
+  if (!locked || fstat(lock, &st) != 0 || st.st_nlink == 0) {
+    /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
+    error = !known || (ours && !locked && errno != EWOULDBLOCK) || (locked && st.st_nlink != 0) ? errno : ENOENT;
     close(lock);
-    return OJO_OK;
+    return ojo__recover_cannot(opener, path, error);
   }
   fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK); /* mapped: not the description that locks */
   struct ojo__pool *pool = NULL;
