@@ -1859,7 +1859,7 @@ static bool ojo__buffer_write(struct ojo__core *core) {
 }
 
 static ojo_result ojo__open_dirs(struct ojo__core *core);
-static void ojo__pool_link(struct ojo__core *core);
+static bool ojo__pool_link(struct ojo__core *core);
 
 /* Creates staging/b. A directory that was removed under us is made anew. */
 static bool ojo__batch_begin(struct ojo__core *core) {
@@ -2633,7 +2633,9 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
   ojo__close_fd(&core->output_fd);
   core->staging_fd = fd[0];
   core->output_fd = fd[1];
-  if (core->crash_safe) ojo__pool_link(core); /* it went with the old staging/ */
+  if (core->crash_safe && !ojo__pool_link(core)) /* it went with the old staging/ */
+    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir, core->link_name,
+             strerror(errno));
   if (!core->path[0] && !realpath(core->dir, core->path)) core->path[0] = 0; /* for chdir */
   return OJO_OK;
 }
@@ -3004,16 +3006,18 @@ static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *t
   return bytes;
 }
 
-/* The link in staging/ by which a dead pool is found. */
-static void ojo__pool_link(struct ojo__core *core) {
+/* The link in staging/ by which a dead pool is found. On a full disk it may be empty: its own name implies
+ * the pool's; but half a name would hide it. */
+static bool ojo__pool_link(struct ojo__core *core) {
   char text[160];
   int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
   int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0 && errno == EEXIST) return;
-  if (fd < 0 || write(fd, text, (size_t)n) != n)
-    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir,
-             core->link_name, strerror(errno));
-  if (fd >= 0) close(fd);
+  if (fd < 0) return errno == EEXIST;
+  bool ok = write(fd, text, (size_t)n) == n || ftruncate(fd, 0) == 0;
+  int error = errno;
+  close(fd);
+  errno = error;
+  return ok;
 }
 
 /* Creates the pool's file and takes the lock that says "alive": on an open of its own that is never mapped,
@@ -3029,8 +3033,8 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
   if (core->pool_fd < 0) return false;
   core->lock_fd = ojo__keep_fd(open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   if (core->lock_fd < 0 || flock(core->lock_fd, LOCK_EX | LOCK_NB) != 0) return false;
-  ojo__pool_link(core); /* once it is locked; and at once, lest a crash leave a pool that nobody finds */
-  return ftruncate(core->pool_fd, (off_t)bytes) == 0;
+  /* The link once it is locked; and at once, lest a crash leave a pool that nobody finds */
+  return ojo__pool_link(core) && ftruncate(core->pool_fd, (off_t)bytes) == 0;
 }
 
 /* Takes the pool's names away: the mark first, so that a crash in between leaves what ojo__remove_unborn
