@@ -2979,7 +2979,8 @@ OJO_API ojo_result ojo_recover(const char *path) {
 static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *tmpfs) {
   struct statfs fs;
   uint64_t least = 8u << 20, room = 0;
-  *tmpfs = statfs("/dev/shm", &fs) == 0 && (unsigned long)fs.f_type == 0x01021994ul;
+  *tmpfs = statfs("/dev/shm", &fs) == 0 && (unsigned long)fs.f_type == 0x01021994ul &&
+           !((unsigned long)fs.f_flags & 1ul /* ST_RDONLY */);
 #ifdef OJO_NO_TMPFS
   *tmpfs = false;
 #endif
