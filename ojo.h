@@ -1182,6 +1182,15 @@ static int ojo__keep_fd(int fd) {
   errno = error;
   return other;
 }
+/* openat, again if a signal interrupts it (a file system may wait for its server). What it creates has
+ * exactly this mode, whatever the umask. */
+static int ojo__openat(int at, const char *name, int flags, uint32_t mode) {
+  int fd;
+  do fd = openat(at, name, flags | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+  while (fd < 0 && errno == EINTR);
+  if (fd >= 0 && (flags & O_CREAT)) (void)!fchmod(fd, (mode_t)mode); /* not every file system has modes */
+  return ojo__keep_fd(fd);
+}
 /* Forgets the number before it is free for others: a fork child closes what is still noted here. */
 static int ojo__close_fd(int *fd) {
   int old = *fd;
@@ -1842,6 +1851,7 @@ static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t len
   while (length) {
     ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
     if (done < 0 && errno == EINTR) continue;
+    if (done == 0) errno = EIO; /* no progress, and no reason given */
     if (done <= 0) return ojo__batch_failed(core, "write a file");
     p += done;
     length -= (size_t)done;
@@ -1875,9 +1885,7 @@ static bool ojo__batch_begin(struct ojo__core *core) {
   for (int reopened = 0;;) {
     snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
              (unsigned long long)core->sequence++);
-    b->fd = ojo__keep_fd(openat(core->staging_fd, pool->staging_name,
-                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                (mode_t)core->desc.file_mode));
+    b->fd = ojo__openat(core->staging_fd, pool->staging_name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     if (b->fd >= 0) break;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
     core->sequence--; /* a recoverer goes on from open_batch */
@@ -2261,7 +2269,8 @@ static bool ojo__batch_end(struct ojo__core *core) {
   header.crc = ojo__crc32c(0, &header, sizeof header);
   ok = ok && ojo__write_all(core, schema, header.header_bytes - sizeof header, sizeof header);
   ok = ok && ojo__write_all(core, &header, sizeof header, 0);
-  if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
+  while (ok && core->desc.sync && fsync(b->fd) != 0)
+    if (errno != EINTR) ok = ojo__batch_failed(core, "sync a file");
   if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
   if (!ok || !ojo__rename(core)) {
     ojo__batch_give_up(core);
@@ -2604,18 +2613,20 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
     ojo__log(core, "%.60s...: the path has %zu bytes, too long", where, length);
     return OJO_ERR_ARGUMENT;
   }
+  bool made_it = false; /* DIR itself, not its parents */
   for (size_t i = 1; i <= length; i++) {
     if (where[i] != '/' && where[i] != 0) continue;
     memcpy(path, where, i);
     path[i] = 0;
-    if (mkdir(path, (mode_t)core->desc.dir_mode) != 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
-      break; /* the open below tells */
+    made_it = mkdir(path, (mode_t)core->desc.dir_mode) == 0;
+    if (!made_it && errno != EEXIST && errno != EROFS && errno != EACCES) break; /* the open below tells */
   }
   int dir = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = errno;
+  if (dir >= 0 && made_it) (void)!fchmod(dir, (mode_t)core->desc.dir_mode);
   for (int i = 0; dir >= 0 && i < 2; i++) {
     int made = mkdirat(dir, name[i], (mode_t)core->desc.dir_mode);
-    if (made == 0 || errno == EEXIST)
-      fd[i] = ojo__keep_fd(openat(dir, name[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (made == 0 || errno == EEXIST) fd[i] = ojo__openat(dir, name[i], O_RDONLY | O_DIRECTORY, 0);
+    if (made == 0 && fd[i] >= 0) (void)!fchmod(fd[i], (mode_t)core->desc.dir_mode); /* whatever the umask */
     if (fd[i] < 0) {
       error = errno;
       ojo__close_fd(&dir);
@@ -2807,7 +2818,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   char path[160];
   struct stat st, owner;
   ojo_result result = OJO_OK;
-  int fd = openat(opener->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  int fd = ojo__openat(opener->staging_fd, link, O_RDONLY | O_NONBLOCK, 0);
   if (fd < 0) return ojo__recover_cannot(opener, link, errno);
   bool known = fstat(fd, &st) == 0, regular = known && S_ISREG(st.st_mode);
   ssize_t got = regular ? read(fd, path, sizeof path - 1) : -1;
@@ -2824,7 +2835,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     snprintf(path, sizeof path, "/dev/shm/ojo_%s_%.32s", boot_hex, link + 5);
   }
   if (got < 0 || !ojo__pool_name(path)) return OJO_OK;
-  int lock = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  int lock = ojo__openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
   if (lock < 0) { /* not in this /dev/shm: of an earlier boot; else another container's, and it may live */
     uint8_t boot[16];
     char boot_hex[33];
@@ -3012,7 +3023,7 @@ static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *t
 static bool ojo__pool_link(struct ojo__core *core) {
   char text[160];
   int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
-  int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  int fd = ojo__openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL, 0600);
   if (fd < 0) return errno == EEXIST;
   bool ok = write(fd, text, (size_t)n) == n || ftruncate(fd, 0) == 0;
   int error = errno;
@@ -3030,9 +3041,9 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
   ojo__hex(trace_hex, trace, 16);
   snprintf(core->pool_path, sizeof core->pool_path, "/dev/shm/ojo_%s_%s", boot_hex, trace_hex);
   snprintf(core->link_name, sizeof core->link_name, "pool_%s.link", trace_hex);
-  core->pool_fd = ojo__keep_fd(open(core->pool_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  core->pool_fd = ojo__openat(AT_FDCWD, core->pool_path, O_RDWR | O_CREAT | O_EXCL, 0600);
   if (core->pool_fd < 0) return false;
-  core->lock_fd = ojo__keep_fd(open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  core->lock_fd = ojo__openat(AT_FDCWD, core->pool_path, O_RDONLY, 0);
   if (core->lock_fd < 0 || flock(core->lock_fd, LOCK_EX | LOCK_NB) != 0) return false;
   /* The link once it is locked; and at once, lest a crash leave a pool that nobody finds */
   return ojo__pool_link(core) && ftruncate(core->pool_fd, (off_t)bytes) == 0;
