@@ -27,9 +27,9 @@ AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(na
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
-TEST_PROGRAMS := unit api types golden reader stress crash recorder kill_steps
+TEST_PROGRAMS := unit api types golden reader stress crash recorder kill_steps faults
 TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh
-ASAN_PROGRAMS := unit api reader stress recorder
+ASAN_PROGRAMS := unit api reader stress recorder faults
 TSAN_PROGRAMS := stress recorder
 
 ASAN_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -1260,6 +1260,7 @@ static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t len
   while (length) {
     ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
     if (done < 0 && errno == EINTR) continue;
+    if (done == 0) errno = EIO; /* no progress, and no reason given */
     if (done <= 0) return ojo__batch_failed(core, "write a file");
     p += done;
     length -= (size_t)done;
@@ -1852,6 +1853,24 @@ static void ojo__log(struct ojo__core *core, const char *format, ...) {
   va_end(args);
 }
 
+/* Descriptors that are kept are never 0, 1 or 2: where the program closed these, its own output to stderr
+ * would go into them. */
+static int ojo__keep_fd(int fd) {
+  if (fd < 0 || fd > 2) return fd;
+  int other = fcntl(fd, F_DUPFD_CLOEXEC, 3), error = errno;
+  close(fd);
+  errno = error;
+  return other;
+}
+/* openat, again if a signal interrupts it (a file system may wait for its server). What it creates has
+ * exactly this mode, whatever the umask. */
+static int ojo__openat(int at, const char *name, int flags, uint32_t mode) {
+  int fd;
+  do fd = openat(at, name, flags | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+  while (fd < 0 && errno == EINTR);
+  if (fd >= 0 && (flags & O_CREAT)) (void)!fchmod(fd, (mode_t)mode); /* not every file system has modes */
+  return ojo__keep_fd(fd);
+}
 /* Forgets the number before it is free for others: a fork child closes what is still noted here. */
 static int ojo__close_fd(int *fd) {
   int old = *fd;
@@ -1869,15 +1888,6 @@ static void ojo__free(struct ojo__core *core, void *memory) {
   else free(memory);
 }
 
-/* Descriptors that are kept are never 0, 1 or 2: where the program closed these, its own output to stderr
- * would go into them. */
-static int ojo__keep_fd(int fd) {
-  if (fd < 0 || fd > 2) return fd;
-  int other = fcntl(fd, F_DUPFD_CLOEXEC, 3), error = errno;
-  close(fd);
-  errno = error;
-  return other;
-}
 static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
   return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
@@ -2604,7 +2614,7 @@ OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
  *     number is never used again. Numbers start at 1: batch 0 is "none", and counts as published. */
 
 static ojo_result ojo__open_dirs(struct ojo__core *core);
-static void ojo__pool_link(struct ojo__core *core);
+static bool ojo__pool_link(struct ojo__core *core);
 
 /* trace_{us}_{sequence}.bin. By hand: snprintf is not for signal handlers. */
 static void ojo__name(char *out, uint64_t us, uint64_t sequence) {
@@ -2628,9 +2638,7 @@ static bool ojo__staging_create(struct ojo__core *core) {
   struct ojo__batch *b = &core->batch;
   for (int reopened = 0;;) {
     ojo__name(pool->staging_name, b->us, core->sequence++);
-    b->fd = ojo__keep_fd(openat(core->staging_fd, pool->staging_name,
-                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                (mode_t)core->desc.file_mode));
+    b->fd = ojo__openat(core->staging_fd, pool->staging_name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     if (b->fd >= 0) return true;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
     core->sequence--; /* a recoverer goes on from open_batch */
@@ -2786,6 +2794,12 @@ static void ojo__batch_give_up(struct ojo__core *core) {
     core->logged = true;
 }
 
+static bool ojo__batch_close(struct ojo__core *core) {
+  while (core->desc.sync && fsync(core->batch.fd) != 0)
+    if (errno != EINTR) return ojo__batch_failed(core, "sync a file");
+  return ojo__close_fd(&core->batch.fd) == 0 || ojo__batch_failed(core, "close a file");
+}
+
 /* Writes the rest and the header, renames, and frees the chunks that are done with. */
 static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
@@ -2794,8 +2808,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   pool->last_number = pool->batches;
   bool ok = ojo__file_end(core, core->recovering ? OJO_FILE_RECOVERED : 0);
   uint64_t bytes = b->offset;
-  if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
-  if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
+  ok = ok && ojo__batch_close(core);
   if (!ok || !ojo__rename(core)) {
     ojo__batch_give_up(core);
     return false;
@@ -3190,8 +3203,7 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
     beside[length++] = '.';
     do {
       ojo__name(beside + length, b->us++, (uint64_t)core->pid); /* not of a thread: one snapshot at a time */
-      b->fd = ojo__keep_fd(open(beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                (mode_t)core->desc.file_mode));
+      b->fd = ojo__openat(AT_FDCWD, beside, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     } while (b->fd < 0 && errno == EEXIST);
     if (b->fd < 0) ojo__batch_failed(core, "create a file beside the snapshot's");
   } else {
@@ -3209,8 +3221,7 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
   }
   bool ok = !b->error && ojo__file_end(core, OJO_FILE_SNAPSHOT);
   uint64_t bytes = b->offset;
-  if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
-  if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
+  ok = ok && ojo__batch_close(core);
   if (ok && path && rename(beside, path) != 0) ok = ojo__batch_failed(core, "rename the snapshot");
   if (ok && !path) ok = ojo__rename(core);
   if (ok) {
@@ -3492,18 +3503,20 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
     ojo__log(core, "%.60s...: the path has %zu bytes, too long", where, length);
     return OJO_ERR_ARGUMENT;
   }
+  bool made_it = false; /* DIR itself, not its parents */
   for (size_t i = 1; i <= length; i++) {
     if (where[i] != '/' && where[i] != 0) continue;
     memcpy(path, where, i);
     path[i] = 0;
-    if (mkdir(path, (mode_t)core->desc.dir_mode) != 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
-      break; /* the open below tells */
+    made_it = mkdir(path, (mode_t)core->desc.dir_mode) == 0;
+    if (!made_it && errno != EEXIST && errno != EROFS && errno != EACCES) break; /* the open below tells */
   }
   int dir = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = errno;
+  if (dir >= 0 && made_it) (void)!fchmod(dir, (mode_t)core->desc.dir_mode);
   for (int i = 0; dir >= 0 && i < 2; i++) {
     int made = mkdirat(dir, name[i], (mode_t)core->desc.dir_mode);
-    if (made == 0 || errno == EEXIST)
-      fd[i] = ojo__keep_fd(openat(dir, name[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (made == 0 || errno == EEXIST) fd[i] = ojo__openat(dir, name[i], O_RDONLY | O_DIRECTORY, 0);
+    if (made == 0 && fd[i] >= 0) (void)!fchmod(fd[i], (mode_t)core->desc.dir_mode); /* whatever the umask */
     if (fd[i] < 0) {
       error = errno;
       ojo__close_fd(&dir);
@@ -3521,7 +3534,9 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
   ojo__close_fd(&core->output_fd);
   core->staging_fd = fd[0];
   core->output_fd = fd[1];
-  if (core->crash_safe) ojo__pool_link(core); /* it went with the old staging/ */
+  if (core->crash_safe && !ojo__pool_link(core)) /* it went with the old staging/ */
+    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir, core->link_name,
+             strerror(errno));
   if (!core->path[0] && !realpath(core->dir, core->path)) core->path[0] = 0; /* for chdir */
   return OJO_OK;
 }
@@ -3561,6 +3576,14 @@ static bool ojo__pool_name(const char *path) {
          strspn(path + 46, digits) == 32 && path[78] == 0;
 }
 
+/* What keeps us from a pool: gone, a planted symlink, or not ours to open is none of our business; else it
+ * is still to be recovered, and OJO_OK would be a lie. */
+static ojo_result ojo__recover_cannot(struct ojo__core *opener, const char *name, int error) {
+  if (error == ENOENT || error == ELOOP || error == EACCES || error == ENXIO) return OJO_OK;
+  ojo__log(opener, "%s: can't recover %s now: %s", opener->dir, name, strerror(error));
+  return OJO_ERR_IO;
+}
+
 /* Recovers the pool that a link in staging/ names, if its owner is dead: nobody holds its lock. A link is
  * only followed to a regular file in /dev/shm that belongs to the directory's owner, never through a
  * symlink. Not OJO_OK: what is in it could not be written. */
@@ -3568,10 +3591,13 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   char path[160];
   struct stat st, owner;
   ojo_result result = OJO_OK;
-  int fd = openat(opener->staging_fd, link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return OJO_OK;
-  ssize_t got = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, path, sizeof path - 1) : -1;
+  int fd = ojo__openat(opener->staging_fd, link, O_RDONLY | O_NONBLOCK, 0);
+  if (fd < 0) return ojo__recover_cannot(opener, link, errno);
+  bool known = fstat(fd, &st) == 0, regular = known && S_ISREG(st.st_mode);
+  ssize_t got = regular ? read(fd, path, sizeof path - 1) : -1;
+  int error = errno;
   close(fd);
+  if (!known || (regular && got < 0)) return ojo__recover_cannot(opener, link, error);
   path[got > 0 ? got : 0] = 0;
   path[strcspn(path, "\n")] = 0;
   if (got == 0 && strlen(link) == 42) { /* its owner died before it wrote the name, which the link's implies */
@@ -3582,22 +3608,24 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     snprintf(path, sizeof path, "/dev/shm/ojo_%s_%.32s", boot_hex, link + 5);
   }
   if (got < 0 || !ojo__pool_name(path)) return OJO_OK;
-  int lock = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  int lock = ojo__openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
   if (lock < 0) { /* not in this /dev/shm: of an earlier boot; else another container's, and it may live */
     uint8_t boot[16];
     char boot_hex[33];
-    bool gone = errno == ENOENT;
+    error = errno;
     ojo__boot_id(boot);
     ojo__hex(boot_hex, boot, 16);
-    if (gone && memcmp(path + 13, boot_hex, 32) != 0) unlinkat(opener->staging_fd, link, 0);
-    return OJO_OK;
+    if (error == ENOENT && memcmp(path + 13, boot_hex, 32) != 0) unlinkat(opener->staging_fd, link, 0);
+    return ojo__recover_cannot(opener, path, error);
   }
-  bool ours = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0 && S_ISREG(st.st_mode) &&
-              st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
-  /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
-  if (!ours || flock(lock, LOCK_EX | LOCK_NB) != 0 || fstat(lock, &st) != 0 || st.st_nlink == 0) {
+  known = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0;
+  bool ours = known && S_ISREG(st.st_mode) && st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
+  bool locked = ours && flock(lock, LOCK_EX | LOCK_NB) == 0;
+  if (!locked || fstat(lock, &st) != 0 || st.st_nlink == 0) {
+    /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
+    error = !known || (ours && !locked && errno != EWOULDBLOCK) || (locked && st.st_nlink != 0) ? errno : ENOENT;
     close(lock);
-    return OJO_OK;
+    return ojo__recover_cannot(opener, path, error);
   }
   fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK); /* mapped: not the description that locks */
   struct ojo__pool *pool = NULL;
@@ -3727,7 +3755,8 @@ OJO_API ojo_result ojo_recover(const char *path) {
 static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *tmpfs) {
   struct statfs fs;
   uint64_t least = 8u << 20, room = 0;
-  *tmpfs = statfs("/dev/shm", &fs) == 0 && (unsigned long)fs.f_type == 0x01021994ul;
+  *tmpfs = statfs("/dev/shm", &fs) == 0 && (unsigned long)fs.f_type == 0x01021994ul &&
+           !((unsigned long)fs.f_flags & 1ul /* ST_RDONLY */);
 #ifdef OJO_NO_TMPFS
   *tmpfs = false;
 #endif
@@ -3754,16 +3783,18 @@ static uint64_t ojo__pool_bytes(struct ojo__core *core, uint64_t wanted, bool *t
   return bytes;
 }
 
-/* The link in staging/ by which a dead pool is found. */
-static void ojo__pool_link(struct ojo__core *core) {
+/* The link in staging/ by which a dead pool is found. On a full disk it may be empty: its own name implies
+ * the pool's; but half a name would hide it. */
+static bool ojo__pool_link(struct ojo__core *core) {
   char text[160];
   int n = snprintf(text, sizeof text, "%s\n", core->pool_path);
-  int fd = openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0 && errno == EEXIST) return;
-  if (fd < 0 || write(fd, text, (size_t)n) != n)
-    ojo__log(core, "can't write %s/staging/%s (%s): a crash's events will not be found", core->dir,
-             core->link_name, strerror(errno));
-  if (fd >= 0) close(fd);
+  int fd = ojo__openat(core->staging_fd, core->link_name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  if (fd < 0) return errno == EEXIST;
+  bool ok = write(fd, text, (size_t)n) == n || ftruncate(fd, 0) == 0;
+  int error = errno;
+  close(fd);
+  errno = error;
+  return ok;
 }
 
 /* Creates the pool's file and takes the lock that says "alive": on an open of its own that is never mapped,
@@ -3775,12 +3806,12 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
   ojo__hex(trace_hex, trace, 16);
   snprintf(core->pool_path, sizeof core->pool_path, "/dev/shm/ojo_%s_%s", boot_hex, trace_hex);
   snprintf(core->link_name, sizeof core->link_name, "pool_%s.link", trace_hex);
-  core->pool_fd = ojo__keep_fd(open(core->pool_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  core->pool_fd = ojo__openat(AT_FDCWD, core->pool_path, O_RDWR | O_CREAT | O_EXCL, 0600);
   if (core->pool_fd < 0) return false;
-  core->lock_fd = ojo__keep_fd(open(core->pool_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  core->lock_fd = ojo__openat(AT_FDCWD, core->pool_path, O_RDONLY, 0);
   if (core->lock_fd < 0 || flock(core->lock_fd, LOCK_EX | LOCK_NB) != 0) return false;
-  ojo__pool_link(core); /* once it is locked; and at once, lest a crash leave a pool that nobody finds */
-  return ftruncate(core->pool_fd, (off_t)bytes) == 0;
+  /* The link once it is locked; and at once, lest a crash leave a pool that nobody finds */
+  return ojo__pool_link(core) && ftruncate(core->pool_fd, (off_t)bytes) == 0;
 }
 
 /* Takes the pool's names away: the mark first, so that a crash in between leaves what ojo__remove_unborn
@@ -3909,6 +3940,12 @@ static char *ojo__json(char *out, const char *text) {
   return out;
 }
 
+static ojo_result ojo__no_memory(const ojo_desc *desc) {
+  if (desc->logger.log) desc->logger.log(desc->logger.user, "ojo_open: out of memory");
+  else fprintf(stderr, "ojo: ojo_open: out of memory\n");
+  return OJO_ERR_MEMORY;
+}
+
 /* The schema of the application's own types: what every file's header carries. */
 static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc, size_t *bytes) {
   static const char *const kinds[] = {"none", "number", "range", "text", "bytes", "record"};
@@ -3937,7 +3974,7 @@ static ojo_result ojo__make_schema(struct ojo__core *core, const ojo_desc *desc,
   }
   core->types = (ojo_type *)ojo__alloc(core, desc->type_count * sizeof *core->types);
   core->schema = (char *)ojo__alloc(core, room);
-  if (!core->types || !core->schema) return OJO_ERR_MEMORY;
+  if (!core->types || !core->schema) return ojo__no_memory(desc);
   memcpy(core->types, desc->types, desc->type_count * sizeof *core->types);
   char *out = core->schema;
   out += sprintf(out, "{\"events\":[");
@@ -4115,7 +4152,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   bool tmpfs = false;
   size_t length = strlen(desc->dir);
   core->dir = (char *)ojo__alloc(core, length + 1);
-  if (!core->dir) return OJO_ERR_MEMORY;
+  if (!core->dir) return ojo__no_memory(desc);
   memcpy(core->dir, desc->dir, length + 1);
   core->desc.dir = core->dir;
   ojo_result result = ojo__open_dirs(core);
@@ -4137,7 +4174,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   core->noted = (struct ojo__noted *)ojo__alloc(core, (2 * (size_t)core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
-  if (!core->buffer || !core->noted || !core->published) return OJO_ERR_MEMORY;
+  if (!core->buffer || !core->noted || !core->published) return ojo__no_memory(desc);
   core->t->clock = (uint32_t)core->desc.clock;
   core->t->core = core;
   ojo__anchor_take(core, true);
@@ -4171,8 +4208,9 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   struct ojo__core *core = at_exit && ojo__key_made ? ojo__core_make() : NULL;
   if (!core) {
     pthread_mutex_unlock(&ojo__lock);
+    ojo_result result = ojo__no_memory(desc);
     pthread_setcancelstate(cancel, NULL);
-    return OJO_ERR_MEMORY;
+    return result;
   }
   core->pool_fd = core->lock_fd = core->staging_fd = core->output_fd = core->batch.fd = -1;
   core->queue_head = core->queue_next = core->queue_tail = OJO__NONE;
