@@ -170,6 +170,7 @@ int main(void) {
   const char *runs_text = getenv("OJO_CRASH_RUNS"), *seed_text = getenv("OJO_CRASH_SEED");
   int runs = runs_text ? atoi(runs_text) : 50, done[MODES] = {0, 0, 0};
   uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : (uint64_t)time(NULL), state = seed;
+  uint64_t longest = check_emulated() ? 200000 : 40000; /* us */
   uint64_t events[MODES] = {0, 0, 0}, begun[MODES] = {0, 0, 0};
   setvbuf(stdout, NULL, _IOLBF, 0);
   printf("crash: %d runs, OJO_CRASH_SEED=%llu\n", runs, (unsigned long long)seed);
@@ -181,7 +182,7 @@ int main(void) {
     check_directory("crash", dir, sizeof dir);
     struct tally *s = tally_new();
     /* every fourth while the tracer opens and the first events come */
-    crash(s, mode, (unsigned)(check_random(&state) % (run % 4 ? 40000 : 4000)), &state);
+    crash(s, mode, (unsigned)(check_random(&state) % (run % 4 ? longest : longest / 10)), &state);
     recover(s, mode, run);
 #ifdef OJO_NO_TMPFS
     check(check_count(dir, "staging") <= 1, "run %d: staging/ has at most the batch that was being written", run);
