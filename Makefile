@@ -35,22 +35,52 @@ TSAN_PROGRAMS := stress recorder
 ASAN_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN_FLAGS := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 
+# The core tests built in other ways, NAME.WAY each: for another processor, run by qemu-user; with another libc; and by
+# the paths that ojo.h takes elsewhere. The waits are short and the loads light (WAY_ENV): the native build does all.
+AARCH64_CC   ?= aarch64-linux-gnu-gcc
+QEMU_AARCH64 ?= qemu-aarch64
+MUSL_CC      ?= musl-gcc
+WAY_FLAGS    := -DOJO__WAIT_MS=1000 -DOJO__IDLE_MS=500
+WAY_ENV      := OJO_STRESS_EVENTS=$${OJO_STRESS_EVENTS:-50000} OJO_STRESS_SECONDS=$${OJO_STRESS_SECONDS:-0.5} \
+                OJO_CRASH_RUNS=$${OJO_CRASH_RUNS:-18}
+CORE_PROGRAMS     := unit api types reader stress crash
+AARCH64_PARTS     := $(CORE_PROGRAMS:%=%.aarch64)
+MUSL_PARTS        := $(CORE_PROGRAMS:%=%.musl)
+# Of the core tests those that the macro can matter to; reader.c has no tracer in it.
+PORTABLE_PARTS    := unit.no_tsc api.no_tsc stress.no_tsc \
+                     api.no_tmpfs stress.no_tmpfs crash.no_tmpfs \
+                     api.no_atfork stress.no_atfork crash.no_atfork \
+                     unit.portable api.portable types.portable stress.portable crash.portable \
+                     unit.static api.static
+FLAGS_no_tsc    := -DOJO_NO_TSC
+FLAGS_no_tmpfs  := -DOJO_NO_TMPFS
+FLAGS_no_atfork := -DOJO_NO_ATFORK
+FLAGS_portable  := -DOJO_NO_TSC -DOJO_NO_TMPFS -DOJO_NO_ATFORK
+FLAGS_static    := -DOJO_STATIC -static
+FLAGS_aarch64   := -static
+CC_aarch64      := $(AARCH64_CC)
+CC_musl         := $(MUSL_CC)
+RUN_aarch64     := OJO_EMULATED=1 exec $(QEMU_AARCH64)
+
 # Only what is there: a missing source is reported by tests/run, as a failure, not by make.
 have      = $(foreach name,$(1),$(if $(wildcard tests/$(name).c),$(BUILD)/tests/$(name)$(2)))
 asan_works = $(shell grep -qx yes $(BUILD)/asan.works 2>/dev/null && echo yes)
 tsan_works = $(shell grep -qx yes $(BUILD)/tsan.works 2>/dev/null && echo yes)
+WORKS     := asan tsan aarch64 musl static
+way_works  = $(shell grep -qx yes $(BUILD)/$(1).works 2>/dev/null && echo yes)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help install uninstall demo bench test test-asan test-tsan golden clean tests-built asan-built tsan-built
+.PHONY: all help install uninstall demo bench test test-asan test-tsan test-aarch64 test-musl test-portable test-long golden clean
+.PHONY: tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
 	@echo 'built in $(BUILD)/: $(PROGRAMS)'
 	@$(if $(LEFT_OUT),echo 'left out because a dependency is missing: $(LEFT_OUT)',:)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR; V=1 shows the commands'
 
 # ---- tools and examples
@@ -131,18 +161,47 @@ $(BUILD)/asan.works $(BUILD)/tsan.works:
 	then echo yes; else echo no; fi > $@
 	@rm -f $@.c $@.run
 
+# A part of another way is a script, which runs the program of the same name in ways/ as that way needs.
+$(BUILD)/tests/ways/%: WAY = $(subst .,,$(suffix $*))
+.SECONDEXPANSION: # for $$(basename): ways/unit.musl is made of unit.c
+$(BUILD)/tests/ways/%: tests/$$(basename $$*).c
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(or $(CC_$(WAY)),$(CC)) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(WAY_FLAGS) $(FLAGS_$(WAY)) $(LDFLAGS) -o $@ $< -pthread
+
+$(addprefix $(BUILD)/tests/,$(AARCH64_PARTS) $(MUSL_PARTS) $(PORTABLE_PARTS)): $(BUILD)/tests/%: $(BUILD)/tests/ways/%
+	@{ echo '#!/bin/sh'; echo 'export $(WAY_ENV)'; \
+	echo '$(or $(RUN_$(subst .,,$(suffix $*))),exec) $< "$$@"'; } > $@ && chmod +x $@
+
+# "yes" if a program built that way runs here.
+$(BUILD)/aarch64.works $(BUILD)/musl.works $(BUILD)/static.works: $(BUILD)/%.works:
+	@mkdir -p $(@D)
+	@echo 'int main(void) { return 0; }' > $@.c
+	@if $(or $(CC_$*),$(CC)) $(CFLAGS) $(FLAGS_$*) $(LDFLAGS) -o $@.run $@.c -pthread >/dev/null 2>&1 && \
+	sh -c '$(or $(RUN_$*),exec) $@.run' >/dev/null 2>&1; then echo yes; else echo no; fi > $@
+	@rm -f $@.c $@.run
+
 tests-built: $(PROGRAMS:%=$(BUILD)/%) $(call have,$(TEST_PROGRAMS))
 asan-built: $(call have,$(ASAN_PROGRAMS),.asan) $(BUILD)/ojo-cat.asan
 tsan-built: $(call have,$(TSAN_PROGRAMS),.tsan)
+aarch64-built: $(AARCH64_PARTS:%=$(BUILD)/tests/%) $(BUILD)/ojo-cat
+musl-built: $(MUSL_PARTS:%=$(BUILD)/tests/%) $(BUILD)/ojo-cat
+portable-built: $(addprefix $(BUILD)/tests/,$(filter-out $(STATIC_PARTS),$(PORTABLE_PARTS))) $(BUILD)/ojo-cat
 
 ASAN_PARTS = $(if $(asan_works),$(ASAN_PROGRAMS:%=$(BUILD)/tests/%.asan),$(ASAN_PROGRAMS:%=skip:%.asan:$(CC)_has_no_address_sanitizer_here))
 TSAN_PARTS = $(if $(tsan_works),$(TSAN_PROGRAMS:%=$(BUILD)/tests/%.tsan),$(TSAN_PROGRAMS:%=skip:%.tsan:$(CC)_has_no_thread_sanitizer_here))
+AARCH64_RUN = $(if $(call way_works,aarch64),$(AARCH64_PARTS:%=$(BUILD)/tests/%),$(AARCH64_PARTS:%=skip:%:$(AARCH64_CC)_or_$(QEMU_AARCH64)_is_missing))
+MUSL_RUN   = $(if $(call way_works,musl),$(MUSL_PARTS:%=$(BUILD)/tests/%),$(MUSL_PARTS:%=skip:%:$(MUSL_CC)_is_missing))
+STATIC_PARTS = $(if $(call way_works,static),,$(filter %.static,$(PORTABLE_PARTS))) # that can't be built
+PORTABLE_RUN = $(addprefix $(BUILD)/tests/,$(filter-out $(STATIC_PARTS),$(PORTABLE_PARTS))) $(STATIC_PARTS:%=skip:%:$(CC)_links_no_static_program_here)
 RUN_TESTS  = CC='$(CC)' BUILD='$(BUILD)' tests/run
 
-test: tests-built $(BUILD)/asan.works $(BUILD)/tsan.works ## run every test that can run here
+test: tests-built $(WORKS:%=$(BUILD)/%.works) ## run every test that can run here
 	$(Q)$(if $(asan_works),$(MAKE) --no-print-directory asan-built)
 	$(Q)$(if $(tsan_works),$(MAKE) --no-print-directory tsan-built)
-	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS:%=$(BUILD)/tests/%) $(TEST_SCRIPTS:%=tests/%) $(ASAN_PARTS) $(TSAN_PARTS)
+	$(Q)$(MAKE) --no-print-directory portable-built
+	$(Q)$(if $(call way_works,aarch64),$(MAKE) --no-print-directory aarch64-built)
+	$(Q)$(if $(call way_works,musl),$(MAKE) --no-print-directory musl-built)
+	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS:%=$(BUILD)/tests/%) $(TEST_SCRIPTS:%=tests/%) $(PORTABLE_RUN) $(AARCH64_RUN) $(MUSL_RUN) $(ASAN_PARTS) $(TSAN_PARTS)
 
 test-asan: $(BUILD)/asan.works ## run the tests under address and undefined-behaviour sanitizers
 	$(Q)$(if $(asan_works),$(MAKE) --no-print-directory asan-built)
@@ -151,6 +210,23 @@ test-asan: $(BUILD)/asan.works ## run the tests under address and undefined-beha
 test-tsan: $(BUILD)/tsan.works ## run the stress test under the thread sanitizer
 	$(Q)$(if $(tsan_works),$(MAKE) --no-print-directory tsan-built)
 	$(Q)$(RUN_TESTS) $(TSAN_PARTS)
+
+test-aarch64: $(BUILD)/aarch64.works ## run the core tests for aarch64, under qemu-aarch64
+	$(Q)$(if $(call way_works,aarch64),$(MAKE) --no-print-directory aarch64-built)
+	$(Q)$(RUN_TESTS) $(AARCH64_RUN)
+
+test-musl: $(BUILD)/musl.works ## run the core tests with musl
+	$(Q)$(if $(call way_works,musl),$(MAKE) --no-print-directory musl-built)
+	$(Q)$(RUN_TESTS) $(MUSL_RUN)
+
+test-portable: $(BUILD)/static.works ## run the core tests without TSC, tmpfs, pthread_atfork, and as a static copy
+	$(Q)$(MAKE) --no-print-directory portable-built
+	$(Q)$(RUN_TESTS) $(PORTABLE_RUN)
+
+LONG_RUNS ?= 3000
+
+test-long: $(BUILD)/tests/crash $(BUILD)/ojo-cat ## kill a recording program 3,000 times, 1,000 in each of three ways
+	$(Q)OJO_CRASH_RUNS=$(LONG_RUNS) OJO_TEST_SECONDS=7200 $(RUN_TESTS) $(BUILD)/tests/crash
 
 $(BUILD)/bench/figures: bench/figures.c
 	@mkdir -p $(@D)
@@ -165,4 +241,4 @@ golden: tests-built ## regenerate tests/golden/ from what the code does now; rev
 clean: ## remove build/
 	rm -rf $(BUILD)
 
--include $(wildcard $(BUILD)/tools/*.d $(BUILD)/examples/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)
+-include $(wildcard $(BUILD)/tools/*.d $(BUILD)/examples/*.d $(BUILD)/tests/*.d $(BUILD)/tests/ways/*.d $(BUILD)/bench/*.d)

@@ -33,6 +33,12 @@
  *   OJO_ASSERT(x)       checks internal invariants (default: assert from <assert.h>).
  *   OJO_NO_TSC          never the processor's counter: clock_gettime.
  *   OJO_NO_TMPFS        never a pool in /dev/shm: anonymous memory.
+ *   OJO_NO_ATFORK       no pthread_atfork: the kernel alone switches a fork child's tracers off
+ *                       (MADV_WIPEONFORK, Linux 4.14; without it ojo_open gives OJO_ERR_MODE). The child's
+ *                       tracers are off and the parent's untouched as ever, but the child keeps the
+ *                       parent's descriptors until it calls exec or ends, and so long ojo_recover takes a
+ *                       parent that was killed for alive. A fork in a signal handler that interrupted a
+ *                       record is not safe then: the child has no memory to end that record in.
  *
  * OVERVIEW
  *   A tracer is one pool of memory, cut into chunks of 64 KiB, and one flusher thread. A thread that
@@ -991,6 +997,13 @@ OJO__STATIC_ASSERT(sizeof(struct ojo__chunk) == 64, chunk_layout);
 #define OJO__ADD(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
 #define OJO__COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
 
+/* Macros, so that the tests need not wait so long. */
+#ifndef OJO__WAIT_MS
+#define OJO__WAIT_MS 10000 /* ojo_flush and ojo_close give up after */
+#endif
+#ifndef OJO__IDLE_MS
+#define OJO__IDLE_MS 3000 /* chunks that nobody needed for so long give their pages back */
+#endif
 enum {
   OJO__LEVELS = 3,          /* a record, one that interrupts it, one that interrupts that */
   OJO__CONTEXTS = 4,        /* tracers whose leases a thread keeps at hand */
@@ -1001,9 +1014,7 @@ enum {
   OJO__CHUNKS_MIN = 4,
   OJO__SCHEMA_BYTES_MAX = 64 << 20,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
-  OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
-  OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
   OJO__POOL_VERSION = 2,    /* changes with any struct of the pool */
   OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
@@ -4066,8 +4077,48 @@ static void ojo__release(struct ojo__core *core) {
   pthread_mutex_destroy(&core->retire_lock);
 }
 
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+#ifdef OJO_NO_ATFORK
+/* On a page that a fork child finds zeroed: 1 while ojo__lock and ojo__cores are this process's own, 0 in
+ * a fork child that has not looked yet, 2 while one of its threads puts them right. NULL: the kernel can't. */
+static uint32_t *ojo__own;
+static bool ojo__fork_watch(void) {
+  void *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return true; /* ojo_open will tell */
+  if (madvise(at, 4096, MADV_WIPEONFORK) != 0) munmap(at, 4096);
+  else ojo__own = (uint32_t *)at;
+  if (ojo__own) OJO__STORE(ojo__own, 1);
+  return true;
+}
+/* Called before ojo__lock is taken. A fork child's first call makes the lock new, since another thread of
+ * the parent may have held it, and strikes the parent's tracers off. Their descriptors stay open: the child
+ * may have closed them and be using the numbers. Their pools' ranges (MADV_DONTFORK) may be used by others
+ * too: they are not touched. */
+static void ojo__fork_look(void) {
+  static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+  uint32_t seen = 0;
+  if (!ojo__own || OJO__LOAD(ojo__own) == 1) return; /* pairs with the stores of 1 */
+  if (__atomic_compare_exchange_n(ojo__own, &seen, 2, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) {
+    ojo__lock = fresh;
+    for (struct ojo__core *core = ojo__cores; core; core = core->next)
+      if (!core->closed) core->closed = UINT64_MAX; /* never used again */
+    OJO__STORE(ojo__own, 1);
+  }
+  while (OJO__LOAD(ojo__own) != 1) { /* another thread is at it */
+    struct timespec wait = {0, 100000};
+    nanosleep(&wait, NULL);
+  }
+}
+#else
+static void ojo__fork_look(void) {} /* ojo__fork_child has done it */
+#endif
+
 static void ojo__close_all(void) {
   pid_t pid = getpid();
+  ojo__fork_look();
   for (;;) {
     pthread_mutex_lock(&ojo__lock);
     struct ojo__core *core = ojo__cores;
@@ -4080,6 +4131,7 @@ static void ojo__close_all(void) {
   }
 }
 
+#ifndef OJO_NO_ATFORK
 static void ojo__fork_lock(void) { pthread_mutex_lock(&ojo__lock); }
 static void ojo__fork_unlock(void) { pthread_mutex_unlock(&ojo__lock); }
 /* In the child every tracer is off: its struct is zero (the kernel wiped it; where it can't, we do), the
@@ -4098,12 +4150,15 @@ static void ojo__fork_child(void) {
   }
   pthread_mutex_unlock(&ojo__lock);
 }
+static bool ojo__fork_watch(void) {
+  return pthread_atfork(ojo__fork_lock, ojo__fork_unlock, ojo__fork_child) == 0;
+}
+#endif
 
 /* At load, not at the first ojo_open: a copy that only adopts tracers needs the key as well, and a fork
  * may come at any time. At unload no thread may run our code at its exit any more. */
 static void ojo__load_once(void) {
-  ojo__key_made = pthread_key_create(&ojo__key, ojo__thread_exit) == 0 &&
-                  pthread_atfork(ojo__fork_lock, ojo__fork_unlock, ojo__fork_child) == 0;
+  ojo__key_made = pthread_key_create(&ojo__key, ojo__thread_exit) == 0 && ojo__fork_watch();
 }
 __attribute__((constructor)) static void ojo__load(void) { pthread_once(&ojo__once, ojo__load_once); }
 __attribute__((destructor)) static void ojo__unload(void) {
@@ -4117,9 +4172,6 @@ __attribute__((destructor)) static void ojo__unload(void) {
   }
 }
 
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18
-#endif
 /* The tracer's struct, on a page that a fork child finds zeroed, and its core. Neither is ever given back,
  * only used again. Under ojo__lock. */
 static struct ojo__core *ojo__core_make(void) {
@@ -4142,7 +4194,7 @@ static struct ojo__core *ojo__core_make(void) {
   madvise(at, 4096, MADV_WIPEONFORK);
   core->t = (ojo_tracer *)at;
   core->next = ojo__cores;
-  OJO__STORE(&ojo__cores, core); /* a crash handler walks the list */
+  OJO__STORE(&ojo__cores, core); /* release: a crash handler walks the list, or a child of a fork that comes now */
   return core;
 }
 
@@ -4202,6 +4254,7 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   int cancel = 0;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* files are opened with the lock held */
   pthread_once(&ojo__once, ojo__load_once);
+  ojo__fork_look();
   pthread_mutex_lock(&ojo__lock);
   static bool at_exit; /* only a copy that opens tracers closes them */
   if (!at_exit) at_exit = atexit(ojo__close_all) == 0;
@@ -4219,6 +4272,12 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   pthread_mutex_init(&core->pass_lock, NULL);
   pthread_mutex_init(&core->retire_lock, NULL);
   ojo_result result = ojo__check_desc(core, desc);
+#ifdef OJO_NO_ATFORK
+  if (!ojo__own) {
+    ojo__log(core, "ojo_open: this kernel can't switch tracing off in a fork child, as OJO_NO_ATFORK needs");
+    result = OJO_ERR_MODE;
+  }
+#endif
   if (result == OJO_OK) {
     sigset_t before;
     ojo__fill_desc(core, desc);

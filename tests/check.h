@@ -40,6 +40,9 @@ static inline void check_skip(const char *name, const char *reason) {
   printf("skip (not installable): %s: %s\n", name, reason);
 }
 
+/* Run by an emulator of another processor (qemu-user), which leaves some of the kernel out. */
+static inline bool check_emulated(void) { return getenv("OJO_EMULATED") != NULL; }
+
 /* The last line of a part and its exit code. */
 static int check_end(const char *part) {
   if (check__skipped)

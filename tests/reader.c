@@ -6,6 +6,7 @@
 #include "check.h"
 #include "make_file.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/time.h>
