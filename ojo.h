@@ -51,16 +51,43 @@
  *   ojo_flow_open.
  *   Several events of one packet need one clock read: stamp = ojo_now(t), then the `_at` helpers.
  *
- * THREADS, FORK, SIGNALS
+ * THREADS
  *   Any thread may record any flow. Order is kept per thread: record a connection on one thread, or pass
- *   times. Recording is wait-free and may be done in a signal handler, also in one that interrupted a
- *   record (three levels deep; deeper ones are dropped and counted).
- *   ojo_open, ojo_close, ojo_flush, ojo_query_stats and ojo_query_desc are thread-safe against each other
- *   and against recording, except that ojo_close wants the recorders of its tracer stopped. They are not
- *   async-signal-safe.
- *   After fork the child's copy of every tracer is off; the parent's files and pool are not touched. The
- *   child may open a tracer of its own.
- *   exit() without ojo_close closes the tracers that are open.
+ *   times. Recording is wait-free, unless OJO_OVERFLOW_BLOCK waits for the flusher.
+ *   All other calls are thread-safe against each other and against recording, except that ojo_close wants the
+ *   recorders of its tracer stopped: those that are late lose their last events, and touch nothing else (a
+ *   closed tracer's addresses stay mapped; they are given to another tracer after 32 more were closed).
+ *   A thread's end gives its chunk to the flusher; ten thousand short threads work, and at most 16,384 at once.
+ *   A thread that is cancelled asynchronously in a record may lose that one event; deferred cancellation has
+ *   no point to act at in a record, and open, close and snapshot hold it off.
+ *
+ * SIGNALS
+ *   Recording is async-signal-safe, also in a handler that interrupted a record: that one goes on behind it,
+ *   in another chunk, and no event is lost or torn. Three levels deep; what is nested deeper is dropped and
+ *   counted (OJO_DROP_NESTING). Handlers may record any number of events, run on an alternate stack, and leave
+ *   by siglongjmp: the record that they interrupted is then not made, or made, but never half. Where that record
+ *   ran on an alternate stack or a coroutine, its level is lost to the thread, since nobody can tell that it is
+ *   over; on the thread's own stack nothing is.
+ *   ojo_now, ojo_enable, ojo_sample_flows, ojo_set_now and ojo_flow_open are async-signal-safe too; open, close,
+ *   flush, recover, snapshot and the queries are not. ojo_snapshot_on_signal and ojo_dump_on_crash are the way
+ *   to write from a handler. The flusher thread blocks all signals.
+ *
+ * FORK, EXEC
+ *   After fork the child's copy of every tracer is off, at the cost of the category check that is there anyway;
+ *   the parent's files and pool are not touched, and the child holds none of its descriptors. The child may open
+ *   a tracer of its own. fork in a signal handler that interrupted a record is safe in parent and child. vfork
+ *   and posix_spawn children must not record before exec, as they must not do anything.
+ *   exec leaves a pool behind, as a crash does: close the tracer before, or recover it. All descriptors are
+ *   closed by exec. exit() without ojo_close closes the tracers that are open; _exit is a crash.
+ *
+ * CRASHES
+ *   The pool is a file in /dev/shm that outlives the process, and every committed event in it is recovered
+ *   exactly once, by the next ojo_open on the directory, by ojo_recover or by `ojo-cat --recover DIR`: what had
+ *   been written to output/ is not written again. ojo_reader.h shows a dead pool without recovering it. What
+ *   survives SIGKILL, a segfault, an abort: all but the event that was being recorded. What survives a kernel
+ *   panic or a power cut: what was in output/, as far as the kernel had written it (see ojo_desc.sync).
+ *   A flight recorder (OJO_OVERFLOW_DROP_OLDEST) writes nothing until ojo_snapshot, and is a black box: its pool
+ *   is recovered in the same way.
  *
  * FILE FORMAT
  *   A header of 144 bytes (struct ojo_file_header), the schema of the application's own types as JSON,

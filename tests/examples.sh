@@ -69,6 +69,16 @@ lines 3_threads ',CONNECTION_CLOSED,' 5
 
 example 5_tcp_info 'FLOW,Meta,.*protocol=tcp' ',CWND_UPDATED,' ',RTT_SAMPLE,.*smoothed_ns=' ',CONNECTION_STATE,Connection,3,'
 
+# A snapshot tells what was overwritten, which --strict takes for a loss.
+OJO_DIR="$work/6" "$BUILD/6_flight_recorder" > "$work/output" 2>&1 || fail "6_flight_recorder: exit code $?" "$work/output"
+"$BUILD/ojo-cat" -f csv "$work/6" > "$work/6.csv" 2> "$work/output" || fail "6_flight_recorder: its snapshot" "$work/output"
+lines 6 ',PACKET_SENT,Packet,900000,' 1
+lines 6 ',PACKET_SENT,Packet,900001,' 0
+lines 6 ',RTT_SAMPLE,CongestionControl,412000000,' 1
+lines 6 ',EVENTS_DROPPED,Meta,' 1
+kept=$(grep -c ',PACKET_SENT,' "$work/6.csv")
+if [ "$kept" -gt 120000 ]; then pass; else fail "6_flight_recorder: only $kept packets kept in 8 MiB"; fi
+
 if [ $skipped = 0 ]; then echo "examples: $passed passed, $failed failed"
 else echo "examples: $passed passed, $failed failed, $skipped skipped"; fi
 [ $failed = 0 ]
