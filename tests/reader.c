@@ -1893,6 +1893,79 @@ static void test_out_of_memory(void) {
   made_free(&m);
 }
 
+/* Whatever a damaged snapshot says, what another one has is given; and so it is if memory runs out. */
+static void test_snapshot_random_damage(void) {
+  enum { HELD = 120 };
+  made a = snapshot_of(0, OJO_FILE_SNAPSHOT), b = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&a, 20, 40, 20);
+  put_run(&a, 60, 60, 0);
+  made_finish(&a);
+  EXPECT(made_write(&a, at("whole.bin")));
+  write_snapshot(&b, 1); /* for its name */
+  static char name[300];
+  snprintf(name, sizeof name, "%s/whole.bin", root);
+  const char *paths[2] = {name, snapshot_names[1]};
+  for (int round = 0; round < 3000; round++) {
+    made m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+    put_run(&m, 40, 50, 40);
+    made_dropped(&m, 900, 900, 3, OJO_DROP_NESTING);
+    m.run_lost = 3;
+    put_run(&m, 90, HELD - 90 + 40, 0);
+    made_finish(&m);
+    for (uint64_t flips = 1 + random64() % 4; flips; flips--) {
+      size_t slot = m.slots_at + 24 * (random64() % 2 ? random64() % 5 : random64() % ((m.size - m.slots_at) / 24));
+      m.bytes[slot + random64() % 24] ^= (unsigned char)(random64() % 2 ? 1u << random64() % 8 : random64());
+    }
+    EXPECT(made_write(&m, snapshot_names[1]));
+    made_free(&m);
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.paths = paths;
+    d.path_count = 2;
+    ojo_reader *r = open_desc(&d);
+    ojo_reader_event e;
+    unsigned char seen[HELD] = {0};
+    uint64_t missing = 0;
+    while (ojo_reader_next(r, &e))
+      if (e.type == OJO_PACKET_SENT && e.payload >= 20 && e.payload < HELD && e.ts - e.payload * 10 + 10000000 <= 20000000)
+        seen[e.payload] = 1;
+    for (int i = 20; i < HELD; i++) missing += !seen[i];
+    ojo_reader_run_view view;
+    while (ojo_reader_next_run(r, &view)) continue;
+    ojo_reader_close(r);
+    if (!check(missing == 0, "damaged snapshot, round %d: %" PRIu64 " events of the sound one are missing", round,
+               missing))
+      break;
+  }
+  b = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&b, 40, 50, 40);
+  put_run(&b, 90, HELD - 90 + 40, 0);
+  write_snapshot(&b, 1);
+  bool complete = false;
+  for (int64_t n = 0; n < 500 && !complete; n++) {
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.paths = paths;
+    d.path_count = 2;
+    d.allocator.alloc = failing_alloc;
+    d.allocator.free = counting_free;
+    fail_after = n;
+    ojo_reader *r = NULL;
+    uint64_t events = 0;
+    if (ojo_reader_open(&r, &d) == OJO_OK) {
+      ojo_reader_event e;
+      while (ojo_reader_next(r, &e)) events += e.type != OJO_EVENTS_DROPPED;
+      complete = fail_after > 0;
+      if (!complete) EXPECT(events >= HELD - 20 + 40 || ojo_reader_error_count(r) > 0);
+      else EXPECT(events == HELD - 20 + 40 && ojo_reader_error_count(r) == 0);
+    }
+    ojo_reader_close(r);
+    if (!EXPECT_EQUAL(allocated, 0)) break;
+  }
+  EXPECT(complete);
+  made_free(&a);
+}
+
 /* ---- handlers, stop, follow */
 
 static void count_it(void *user, const ojo_reader_event *e) {
@@ -2131,6 +2204,7 @@ int main(void) {
   test_schema_memory();
   test_progress();
   test_out_of_memory();
+  test_snapshot_random_damage();
   test_handlers();
   test_follow();
   test_follow_late();
