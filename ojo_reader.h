@@ -31,6 +31,10 @@
  *   by CLOCK_MONOTONIC, others by unix time.
  *   Filters skip whole files by their header and whole runs by their RUN before they look at events.
  *   ojo_reader_next_run hands out runs as pointers into the mapping, for scans at the memory's speed.
+ *   Snapshots of a flight recorder do not empty it, so that several of one trace, and what was recovered of it
+ *   after a crash, overlap. Read together, they give each event once, and tell of each loss once, as far
+ *   as it is missing from all of them: section >>snapshots has the rules. Such files are read twice, once
+ *   to compare them; a lone one, and all others, are not.
  *   The flow table is made by one pass over all files, when it is first asked for (or for desc.chain).
  *   With desc.follow, ojo_reader_next waits at the end for files that are renamed into the directories:
  *   what is there comes in time order, then what comes, in time order as far as it was there together.
@@ -57,6 +61,8 @@
  *   - Times that go back in a run that is not marked UNSORTED are sorted, and reported.
  *   - Where a RUN's or a header's times lie, events come in their place in the merge, which may be late:
  *     reported.
+ *   - Snapshots of one trace that contradict each other (other events under the same ordinals) are reported,
+ *     and all of their events are given.
  *   - A schema that is damaged in one file is taken from the next one of the same trace.
  *   A file of a directory that vanishes before it is read is no error: tracers delete for disk_bytes_max.
  *   The same error, found again by rewind or another pass, counts once.
@@ -66,7 +72,8 @@
  *   and what these bounds allow, whatever the files say: 65,536 runs under way at one time (14 MiB) and
  *   524,288 indexed (8 MiB); 1,048,576 events in sorting windows (16 MiB), 65,536 of them in one run, and
  *   16 in each run for which these leave no room (16 MiB); 131,072 threads (6 MiB); schemas with their types
- *   16 MiB; 1,000 errors; the flow table, if it is asked for: 524,288 flows (40 MiB), 8 MiB of their texts.
+ *   16 MiB; 1,000 errors; of snapshots that overlap 524,288 runs (72 bytes each, while they are compared
+ *   400); the flow table, if it is asked for: 524,288 flows (40 MiB), 8 MiB of their texts.
  *   What is beyond a bound is reported as an error. A run of ours (64 KiB) is always sorted exactly; in a
  *   longer one an event may stand 32,768 events from its place.
  *   Usual: below 1 MiB. Pages of finished runs are given back to the system.
@@ -222,7 +229,9 @@ OJO_READER_API void ojo_reader_stop(ojo_reader *r);      /* ends next and run. T
 OJO_READER_API void ojo_reader_rewind(ojo_reader *r);    /* to the first event again */
 /* Runs, file by file, in file order, unfiltered but for whole files out of the time range. Independent of
  * ojo_reader_next; ojo_reader_rewind starts it anew too. Slots are as in the file: THREAD is among them, and
- * who steps over extensions checks against slot_count. A view stays valid until the next call, or close. */
+ * who steps over extensions checks against slot_count. Of snapshots that overlap, the parts of runs that
+ * are given, without THREAD, and each EVENTS_DROPPED as a run of its own. A view stays valid until the next
+ * call, or close. */
 OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *run);
 
 /* Name, category and kind of an event's type. Never NULL. Valid until close (but past 1,000 undescribed types

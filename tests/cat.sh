@@ -186,6 +186,29 @@ says 'losses of these threads' '12 events dropped: pool full'
 run 0 near.bin
 says 'one' '1 event dropped: pool full'
 
+# snapshots that overlap: each event once, and each loss once
+rows 'snapshots' 273 flight
+says 'snapshots: what is missing from all of them' '130 events dropped: overwritten'
+says 'snapshots: losses' '5 events dropped: nesting'
+rows 'snapshots: PACKET_SENT' 270 --type PACKET_SENT flight
+says 'snapshots: losses behind a filter' '130 events dropped: overwritten'
+rows 'a lone snapshot' 51 flight/output/trace_5000000003_0.bin
+says 'a lone snapshot' '100 events dropped: overwritten'
+rows 'snapshots in another order' 273 flight/output/trace_5000000003_3.bin flight/output/trace_5000000003_1.bin \
+  flight/output/trace_5000000003_0.bin flight/output/trace_5000000003_2.bin
+run 0 -f csv --type EVENTS_DROPPED flight
+cut -d, -f1,6,8 "$work/out" > "$work/got"
+printf '%s\n' timestamp_ns,payload,extension \
+  '1700000000000000000,100,first_ts=0 last_ts=100000 reason=overwritten source=0' \
+  '1700000000000150000,5,first_ts=150000 last_ts=160000 reason=nesting source=0' \
+  '1700000000000349000,30,first_ts=349000 last_ts=380000 reason=overwritten source=0' > "$work/want"
+same 'snapshots: what is told of the gaps' "$work/want" "$work/got"
+run 0 --stats flight
+grep -q '^273 events in 399.*us, .*2 flows, 135 events dropped$' "$work/out" && pass || fail '--stats of snapshots' "$work/out"
+grep -q '^PACKET_SENT  *270 ' "$work/out" && pass || fail '--stats of snapshots, types' "$work/out"
+grep -q '^overwritten  *130$' "$work/out" && pass || fail '--stats of snapshots, losses' "$work/out"
+run 3 --strict flight
+
 run 0 -f text long.bin
 is 'lines as long as they get' "$(wc -l < "$work/out" | tr -d ' ')" 202
 mkdir "$work/in/story/staging"

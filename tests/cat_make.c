@@ -248,6 +248,37 @@ static void make_story(const char *dir) {
   save(dir, "peer/output/trace_5000000001_0.bin");
 }
 
+static void snapshot_begin(uint64_t batch, uint8_t flags) {
+  file_begin(0x44, 5, "flight", batch, "");
+  header.flags = (uint8_t)(OJO_FILE_COMPLETE | flags);
+}
+static void snapshot_run(uint64_t first, uint64_t end, uint64_t overwritten, uint64_t lost) {
+  ojo_dropped d = {0, first * 1000, OJO_DROP_OVERWRITTEN, 0}, l = {150000, 160000, OJO_DROP_NESTING, 0};
+  run_begin(1, 0, first + lost, "recorder");
+  run.lost_before = lost;
+  if (overwritten) extended(0, OJO_EVENTS_DROPPED, 1, overwritten, &d, sizeof d);
+  if (lost) extended(150000, OJO_EVENTS_DROPPED, 1, lost, &l, sizeof l);
+  for (uint64_t i = first; i < end; i++) sized(i * 1000, OJO_PACKET_SENT, 1, i, 1200);
+  run_end();
+}
+/* Of a flight recorder: three snapshots that overlap, with a gap before the last, and what was recovered after a
+ * crash. 400 events were recorded, of which 100..349 and 380..399 are there; 5 were lost behind 150. */
+static void make_snapshots(const char *dir) {
+  snapshot_begin(0, OJO_FILE_SNAPSHOT);
+  snapshot_run(100, 150, 100, 0);
+  save(dir, "flight/output/trace_5000000003_0.bin");
+  snapshot_begin(1, OJO_FILE_SNAPSHOT);
+  snapshot_run(120, 150, 120, 0);
+  snapshot_run(150, 350, 0, 5);
+  save(dir, "flight/output/trace_5000000003_1.bin");
+  snapshot_begin(2, OJO_FILE_SNAPSHOT);
+  snapshot_run(380, 390, 380, 5);
+  save(dir, "flight/output/trace_5000000003_2.bin");
+  snapshot_begin(3, OJO_FILE_RECOVERED | OJO_FILE_SNAPSHOT);
+  snapshot_run(380, 400, 380, 5);
+  save(dir, "flight/output/trace_5000000003_3.bin");
+}
+
 /* Two ends with one clock, so coarse that a packet comes in when it is sent; both call the connection 5. The
  * near end's second path has the connection's id too, and gets a packet of the same number. */
 static void make_twins(const char *dir) {
@@ -463,7 +494,8 @@ static void make_flows(const char *path, uint64_t flows) {
 
 int main(int argc, char **argv) {
   static const char *const dirs[] = {"", "/story", "/story/output", "/peer", "/peer/output", "/v1", "/v1/raw",
-                                     "/v1/schema", "/live", "/live/output", "/empty", "/empty/output"};
+                                     "/v1/schema", "/live", "/live/output", "/empty", "/empty/output", "/flight",
+                                     "/flight/output"};
   char path[4096];
   if (argc == 4 && strcmp(argv[1], "--big") == 0) {
     make_big(argv[2], strtoull(argv[3], NULL, 10));
@@ -483,6 +515,7 @@ int main(int argc, char **argv) {
     }
     make_story(argv[1]);
     make_twins(argv[1]);
+    make_snapshots(argv[1]);
     make_late(argv[1]);
     make_hostile(argv[1]);
     make_long(argv[1]);

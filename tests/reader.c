@@ -96,6 +96,11 @@ static void expect_errors(ojo_reader *r, uint64_t count, int line) {
   }
 }
 #define EXPECT_ERRORS(r, count) expect_errors(r, count, __LINE__)
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
 static uint64_t random_state = 1;
 static uint64_t random64(void) {
   random_state ^= random_state << 13;
@@ -894,6 +899,293 @@ static void test_snapshots(void) {
   }
 }
 
+static made snapshot_of(uint64_t batch, uint32_t flags) {
+  made m = made_new();
+  m.flags = OJO_FILE_COMPLETE | flags;
+  m.batch = batch;
+  return m;
+}
+static void put_run(made *m, uint64_t ordinal, uint64_t events, uint64_t overwritten) {
+  made_run(m, 1);
+  if (overwritten) made_dropped(m, 0, ordinal * 10, overwritten, OJO_DROP_OVERWRITTEN);
+  for (uint64_t i = ordinal; i < ordinal + events; i++) made_event(m, i * 10, OJO_PACKET_SENT, 1, i);
+  m->run_ordinal = ordinal;
+}
+static const char *snapshot_names[4];
+static void write_snapshot(made *m, int n) {
+  static char names[4][300];
+  made_finish(m);
+  snprintf(names[n], sizeof names[n], "%s/odd%d.bin", root, n);
+  EXPECT(made_write(m, names[n]));
+  made_free(m);
+  snapshot_names[n] = names[n];
+}
+static ojo_reader *open_snapshots(ojo_reader_desc *d, size_t count) {
+  d->paths = snapshot_names;
+  d->path_count = count;
+  return open_desc(d);
+}
+static uint64_t sum_dropped(ojo_reader *r, uint64_t *events) {
+  ojo_reader_event e;
+  uint64_t dropped = 0;
+  while (ojo_reader_next(r, &e))
+    if (e.type == OJO_EVENTS_DROPPED) dropped += e.payload;
+    else ++*events;
+  return dropped;
+}
+static void expect_snapshots(size_t count, uint64_t events, uint64_t dropped, uint64_t errors, int line) {
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  ojo_reader *r = open_snapshots(&d, count);
+  uint64_t n = 0, got = sum_dropped(r, &n);
+  check(n == events && got == dropped, "%s:%d: %" PRIu64 " events, %" PRIu64 " dropped", __FILE__, line, n, got);
+  expect_errors(r, errors, line);
+  EXPECT(errors == 0 || has_error(r, "contradict"));
+  ojo_reader_close(r);
+}
+#define EXPECT_SNAPSHOTS(count, events, dropped, errors) \
+  expect_snapshots(count, events, dropped, errors, __LINE__)
+
+static void test_snapshot_gap(void) { /* what is told of a gap: how many, and between which times */
+  made m = snapshot_of(0, OJO_FILE_SNAPSHOT);
+  put_run(&m, 100, 100, 100);
+  write_snapshot(&m, 0);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&m, 300, 100, 300);
+  write_snapshot(&m, 1);
+  m = snapshot_of(2, OJO_FILE_SNAPSHOT);
+  put_run(&m, 350, 100, 350);
+  write_snapshot(&m, 2);
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  ojo_reader *r = open_snapshots(&d, 3);
+  ojo_reader_event e;
+  ojo_dropped gap;
+  uint64_t n = 0;
+  for (; ojo_reader_next(r, &e); n++) {
+    if (n == 0)
+      EXPECT(ojo_reader_dropped(&e, &gap) && e.payload == 100 && e.ts == 0 && gap.last_ts == 1000 &&
+             e.thread == 1 && e.extension_bytes == 24);
+    else if (n == 101)
+      EXPECT(ojo_reader_dropped(&e, &gap) && e.payload == 100 && e.ts == 1990 && gap.first_ts == 1990 &&
+             gap.last_ts == 3000 && gap.reason == OJO_DROP_OVERWRITTEN);
+    else EXPECT(e.type == OJO_PACKET_SENT && e.payload * 10 == e.ts);
+  }
+  EXPECT_EQUAL(n, 252);
+  EXPECT_EQUAL(ojo_reader_trace(r, 0)->dropped, 200);
+  ojo_reader_close(r);
+  /* filters: an event is given also if the file that would give it is out of the time range */
+  for (uint64_t since = 0; since < 4600; since += 365) {
+    memset(&d, 0, sizeof d);
+    d.since_ns = UNIX + since;
+    d.until_ns = UNIX + since + 700;
+    uint64_t wanted = 0;
+    for (uint64_t i = 100; i < 450; i++)
+      wanted += (i < 200 || i >= 300) && i * 10 >= since && i * 10 < since + 700;
+    r = open_snapshots(&d, 3);
+    n = 0;
+    sum_dropped(r, &n);
+    check(n == wanted, "snapshots from %" PRIu64 ": %" PRIu64 " of %" PRIu64, since, n, wanted);
+    ojo_reader_close(r);
+  }
+  EXPECT_SNAPSHOTS(3, 250, 200, 0);
+  snapshot_names[1] = snapshot_names[0]; /* a file and itself: the same events */
+  EXPECT_SNAPSHOTS(2, 100, 100, 0);
+}
+/* Ordinals that lie lose nothing, and are reported; damage in one file is made up for by another. */
+static void test_snapshot_damage(void) {
+  made m = snapshot_of(0, OJO_FILE_SNAPSHOT);
+  put_run(&m, 0, 100, 0);
+  write_snapshot(&m, 0);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT); /* other events under the same ordinals */
+  put_run(&m, 500, 100, 0);
+  m.run_ordinal = 50;
+  write_snapshot(&m, 1);
+  EXPECT_SNAPSHOTS(2, 200, 0, 1);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT); /* beyond 64 bits */
+  put_run(&m, 500, 100, 0);
+  m.run_ordinal = UINT64_MAX - 7;
+  write_snapshot(&m, 1);
+  EXPECT_SNAPSHOTS(2, 200, 0, 1);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT); /* one event differs: all are given; a third agrees with the first */
+  put_run(&m, 0, 120, 0);
+  put_run(&m, 120, 10, 0);
+  made_end_run(&m);
+  made_put(&m, m.slots_at + 72 + 60 * 24 + 16, 7777, 8);
+  write_snapshot(&m, 1);
+  m = snapshot_of(2, OJO_FILE_SNAPSHOT);
+  put_run(&m, 60, 60, 60);
+  write_snapshot(&m, 2);
+  /* the longest run goes first, and what it says counts: 120 and 10, then two runs that contradict it */
+  EXPECT_SNAPSHOTS(3, 120 + 10 + 100 + 60, 0, 2);
+  /* times: up to 10 ms apart are the same */
+  for (int far = 0; far < 2; far++) {
+    m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+    made_run(&m, 1);
+    for (uint64_t i = 50; i < 150; i++)
+      made_event(&m, i * 10 + (far ? 10000001 : 10000000), OJO_PACKET_SENT, 1, i);
+    m.run_ordinal = 50;
+    write_snapshot(&m, 1);
+    EXPECT_SNAPSHOTS(2, far ? 200 : 150, 0, (uint64_t)far);
+  }
+  /* counts that their run denies are told as they are */
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&m, 50, 100, 51);
+  write_snapshot(&m, 1);
+  EXPECT_SNAPSHOTS(2, 150, 51, 1);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&m, 50, 100, 50);
+  made_dropped(&m, 2000, 2000, 3, OJO_DROP_POOL_FULL);
+  m.run_ordinal = 50;
+  m.run_lost = 2;
+  write_snapshot(&m, 1);
+  EXPECT_SNAPSHOTS(2, 150, 53, 1);
+  /* a run that claims more than it has covers only what is there */
+  m = snapshot_of(0, OJO_FILE_SNAPSHOT);
+  put_run(&m, 0, 100, 0);
+  made_end_run(&m);
+  made_put(&m, m.slots_at + 48, 1000000, 4);
+  memset(m.bytes + m.slots_at + 72 + 40 * 24, 0, 24);
+  write_snapshot(&m, 0);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&m, 30, 100, 30);
+  write_snapshot(&m, 1);
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  ojo_reader *r = open_snapshots(&d, 2);
+  uint64_t n = 0;
+  EXPECT_EQUAL(sum_dropped(r, &n), 0);
+  EXPECT_EQUAL(n, 130);
+  EXPECT(ojo_reader_error_count(r) == 1 && has_error(r, "never written"));
+  ojo_reader_close(r);
+  /* ordinal by ordinal against one long run: linear */
+  m = snapshot_of(0, OJO_FILE_SNAPSHOT);
+  put_run(&m, 0, 200000, 0);
+  write_snapshot(&m, 0);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  for (uint64_t i = 0; i < 200000; i++) put_run(&m, i, 1, 0);
+  put_run(&m, 1, 200000, 0);
+  write_snapshot(&m, 1);
+  double start = seconds();
+  EXPECT_SNAPSHOTS(2, 200001, 0, 0);
+  m = snapshot_of(0, OJO_FILE_SNAPSHOT); /* and a long run over many short ones */
+  for (uint64_t i = 0; i < 200000; i++) put_run(&m, i, 1, 0);
+  write_snapshot(&m, 0);
+  EXPECT_SNAPSHOTS(2, 200001, 0, 0);
+  EXPECT(seconds() - start < 20);
+  /* a file that goes after the plan was made is missed */
+  r = open_snapshots(&d, 2);
+  ojo_reader_run_view view;
+  EXPECT(ojo_reader_next_run(r, &view));
+  unlink(snapshot_names[0]);
+  EXPECT(count_events(r) < 200001 && has_error(r, "can't be opened"));
+  ojo_reader_close(r);
+}
+/* What goes together: snapshots and what was recovered. Two recovered files, or a lone snapshot, do not. */
+static void test_snapshot_groups(void) {
+  static const uint32_t flags[][2] = {{OJO_FILE_SNAPSHOT, OJO_FILE_RECOVERED},
+                                      {OJO_FILE_SNAPSHOT, OJO_FILE_SNAPSHOT | OJO_FILE_RECOVERED},
+                                      {OJO_FILE_RECOVERED, OJO_FILE_RECOVERED},
+                                      {OJO_FILE_SNAPSHOT, 0}};
+  for (int i = 0; i < 4; i++) {
+    for (int f = 0; f < 2; f++) {
+      made m = snapshot_of((uint64_t)f, flags[i][f]);
+      m.checksums = f;
+      put_run(&m, 0, 50, 0);
+      put_run(&m, 50, 50, 0);
+      write_snapshot(&m, f);
+    }
+    EXPECT_SNAPSHOTS(2, i < 2 ? 100 : 200, 0, 0);
+  }
+  made m = snapshot_of(0, OJO_FILE_SNAPSHOT); /* another trace, another thread, another level */
+  put_run(&m, 0, 50, 0);
+  write_snapshot(&m, 0);
+  m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&m, 0, 50, 0);
+  m.run_thread = 2;
+  put_run(&m, 0, 50, 0);
+  m.run_level = 1;
+  write_snapshot(&m, 1);
+  m = snapshot_of(2, OJO_FILE_SNAPSHOT);
+  m.trace_id[0]++;
+  put_run(&m, 0, 50, 0);
+  write_snapshot(&m, 2);
+  EXPECT_SNAPSHOTS(3, 200, 0, 0);
+  /* a lone one is read as it is, also where it tells twice */
+  m = snapshot_of(0, OJO_FILE_SNAPSHOT);
+  put_run(&m, 10, 10, 10);
+  put_run(&m, 10, 10, 10);
+  write_snapshot(&m, 0);
+  EXPECT_SNAPSHOTS(1, 20, 20, 0);
+  /* losses that the probes recorded are events; unsorted runs; THREAD and losses amid events; a CRC that is wrong */
+  for (int f = 0; f < 3; f++) {
+    m = snapshot_of((uint64_t)f, OJO_FILE_SNAPSHOT);
+    m.checksums = true;
+    made_run(&m, 1);
+    for (uint64_t i = 0; i < 40; i++) {
+      if (i == 20) made_dropped(&m, 5, 6, 7, OJO_DROP_KERNEL_RING);
+      else made_event(&m, (i * 7 + 3) % 40, OJO_PACKET_SENT, 1, i);
+      if (i == 5) made_thread(&m, 1, 2, "x");
+      if (i == 10 || i == 12) made_dropped(&m, 20, 20, 1, OJO_DROP_NESTING);
+    }
+    m.run_ordinal = 0;
+    m.run_lost = 2;
+    made_end_run(&m);
+    if (f == 0) m.bytes[m.size - 5] ^= 1;
+    write_snapshot(&m, f);
+  }
+  ojo_reader_desc d;
+  memset(&d, 0, sizeof d);
+  ojo_reader *r = open_snapshots(&d, 3);
+  EXPECT_EQUAL(count_events(r), 42);
+  EXPECT(ojo_reader_trace(r, 0)->dropped == 9);
+  EXPECT(ojo_reader_error_count(r) == 1 && has_error(r, "checksum"));
+  ojo_reader_close(r);
+}
+/* Followed: each snapshot gives what those before it did not. */
+static int followed;
+static void follow_more(void *user) {
+  ojo_reader *r = *(ojo_reader **)user;
+  if (followed == 4) {
+    ojo_reader_stop(r);
+    return;
+  }
+  made m = snapshot_of((uint64_t)followed, OJO_FILE_SNAPSHOT);
+  if (followed == 3) { /* an older one that comes late, around them */
+    put_run(&m, 0, 300, 0);
+  } else {
+    uint64_t from = 50 + 30 * (uint64_t)followed;
+    put_run(&m, from, 50, from);
+    put_run(&m, from + 50, 20, 0);
+  }
+  made_finish(&m);
+  EXPECT(made_write(&m, at("flight/x")) && rename(at("flight/x"), at("flight/%d.bin", followed)) == 0);
+  made_free(&m);
+  if (followed == 2) unlink(at("flight/0.bin"));
+  followed++;
+}
+static void test_snapshot_follow(void) {
+  ojo_reader *r = NULL;
+  mkdir(at("flight"), 0777);
+  for (int again = 0; again < 2; again++) {
+    if (!again) {
+      ojo_reader_desc d = desc_of(at("flight"));
+      d.follow = true;
+      d.follow_poll_ms = 1;
+      d.idle = follow_more;
+      d.idle_user = &r;
+      r = open_desc(&d);
+    } else {
+      ojo_reader_rewind(r); /* one of the files is gone by now */
+    }
+    uint64_t events = 0, dropped = sum_dropped(r, &events);
+    EXPECT_EQUAL(events, 300);
+    EXPECT_EQUAL(dropped, again ? 0 : 50);
+    EXPECT_ERRORS(r, 0);
+  }
+  ojo_reader_close(r);
+}
+
 /* ---- filters */
 
 static ojo_reader *filtered(ojo_reader_desc *d, uint64_t count, int line) {
@@ -1130,11 +1422,6 @@ static uint64_t exercise(const void *bytes, size_t size, uint64_t chain) {
     sum += strlen(ojo_reader_error_at(r, i)->text);
   ojo_reader_close(r);
   return events + (sum == 1);
-}
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 static void test_truncation(void) {
   made m = small_file(false);
@@ -1607,6 +1894,79 @@ static void test_out_of_memory(void) {
   made_free(&m);
 }
 
+/* Whatever a damaged snapshot says, what another one has is given; and so it is if memory runs out. */
+static void test_snapshot_random_damage(void) {
+  enum { HELD = 120 };
+  made a = snapshot_of(0, OJO_FILE_SNAPSHOT), b = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&a, 20, 40, 20);
+  put_run(&a, 60, 60, 0);
+  made_finish(&a);
+  EXPECT(made_write(&a, at("whole.bin")));
+  write_snapshot(&b, 1); /* for its name */
+  static char name[300];
+  snprintf(name, sizeof name, "%s/whole.bin", root);
+  const char *paths[2] = {name, snapshot_names[1]};
+  for (int round = 0; round < 3000; round++) {
+    made m = snapshot_of(1, OJO_FILE_SNAPSHOT);
+    put_run(&m, 40, 50, 40);
+    made_dropped(&m, 900, 900, 3, OJO_DROP_NESTING);
+    m.run_lost = 3;
+    put_run(&m, 90, HELD - 90 + 40, 0);
+    made_finish(&m);
+    for (uint64_t flips = 1 + random64() % 4; flips; flips--) {
+      size_t slot = m.slots_at + 24 * (random64() % 2 ? random64() % 5 : random64() % ((m.size - m.slots_at) / 24));
+      m.bytes[slot + random64() % 24] ^= (unsigned char)(random64() % 2 ? 1u << random64() % 8 : random64());
+    }
+    EXPECT(made_write(&m, snapshot_names[1]));
+    made_free(&m);
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.paths = paths;
+    d.path_count = 2;
+    ojo_reader *r = open_desc(&d);
+    ojo_reader_event e;
+    unsigned char seen[HELD] = {0};
+    uint64_t missing = 0;
+    while (ojo_reader_next(r, &e))
+      if (e.type == OJO_PACKET_SENT && e.payload >= 20 && e.payload < HELD && e.ts - e.payload * 10 + 10000000 <= 20000000)
+        seen[e.payload] = 1;
+    for (int i = 20; i < HELD; i++) missing += !seen[i];
+    ojo_reader_run_view view;
+    while (ojo_reader_next_run(r, &view)) continue;
+    ojo_reader_close(r);
+    if (!check(missing == 0, "damaged snapshot, round %d: %" PRIu64 " events of the sound one are missing", round,
+               missing))
+      break;
+  }
+  b = snapshot_of(1, OJO_FILE_SNAPSHOT);
+  put_run(&b, 40, 50, 40);
+  put_run(&b, 90, HELD - 90 + 40, 0);
+  write_snapshot(&b, 1);
+  bool complete = false;
+  for (int64_t n = 0; n < 500 && !complete; n++) {
+    ojo_reader_desc d;
+    memset(&d, 0, sizeof d);
+    d.paths = paths;
+    d.path_count = 2;
+    d.allocator.alloc = failing_alloc;
+    d.allocator.free = counting_free;
+    fail_after = n;
+    ojo_reader *r = NULL;
+    uint64_t events = 0;
+    if (ojo_reader_open(&r, &d) == OJO_OK) {
+      ojo_reader_event e;
+      while (ojo_reader_next(r, &e)) events += e.type != OJO_EVENTS_DROPPED;
+      complete = fail_after > 0;
+      if (!complete) EXPECT(events >= HELD - 20 + 40 || ojo_reader_error_count(r) > 0);
+      else EXPECT(events == HELD - 20 + 40 && ojo_reader_error_count(r) == 0);
+    }
+    ojo_reader_close(r);
+    if (!EXPECT_EQUAL(allocated, 0)) break;
+  }
+  EXPECT(complete);
+  made_free(&a);
+}
+
 /* ---- handlers, stop, follow */
 
 static void count_it(void *user, const ojo_reader_event *e) {
@@ -1829,6 +2189,10 @@ int main(void) {
   test_merge();
   test_alignment();
   test_snapshots();
+  test_snapshot_gap();
+  test_snapshot_damage();
+  test_snapshot_groups();
+  test_snapshot_follow();
   test_filters();
   test_flows();
   test_damage();
@@ -1841,6 +2205,7 @@ int main(void) {
   test_schema_memory();
   test_progress();
   test_out_of_memory();
+  test_snapshot_random_damage();
   test_handlers();
   test_follow();
   test_follow_late();
