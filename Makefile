@@ -28,7 +28,7 @@ PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader stress crash kill_steps
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh fuzz.sh readme.sh
 ASAN_PROGRAMS := unit api reader stress
 TSAN_PROGRAMS := stress
 
@@ -43,7 +43,7 @@ tsan_works = $(shell grep -qx yes $(BUILD)/tsan.works 2>/dev/null && echo yes)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help install uninstall demo bench test test-asan test-tsan golden clean tests-built asan-built tsan-built
+.PHONY: all help install uninstall demo bench test test-asan test-tsan fuzz fuzz-afl golden clean tests-built asan-built tsan-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
 	@echo 'built in $(BUILD)/: $(PROGRAMS)'
@@ -151,6 +151,14 @@ test-asan: $(BUILD)/asan.works ## run the tests under address and undefined-beha
 test-tsan: $(BUILD)/tsan.works ## run the stress test under the thread sanitizer
 	$(Q)$(if $(tsan_works),$(MAKE) --no-print-directory tsan-built)
 	$(Q)$(RUN_TESTS) $(TSAN_PARTS)
+
+FUZZ_SECONDS ?= 1800
+
+fuzz: ## fuzz the reader, ojo-cat and recovery with libFuzzer: FUZZ_SECONDS (1800) on two processors
+	$(Q)CC='$(CC)' BUILD='$(BUILD)' tests/fuzz.sh libfuzzer $(FUZZ_SECONDS)
+
+fuzz-afl: ## the same with AFL++
+	$(Q)CC='$(CC)' BUILD='$(BUILD)' tests/fuzz.sh afl $(FUZZ_SECONDS)
 
 $(BUILD)/bench/figures: bench/figures.c
 	@mkdir -p $(@D)
