@@ -28,7 +28,7 @@ PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader stress crash recorder kill_steps faults
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh fuzz.sh readme.sh
 ASAN_PROGRAMS := unit api reader stress recorder faults
 TSAN_PROGRAMS := stress recorder
 
@@ -72,7 +72,7 @@ way_works  = $(shell grep -qx yes $(BUILD)/$(1).works 2>/dev/null && echo yes)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help install uninstall demo bench test test-asan test-tsan test-aarch64 test-musl test-portable test-long golden clean
+.PHONY: all help install uninstall demo bench test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
 .PHONY: tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
@@ -227,6 +227,14 @@ LONG_RUNS ?= 3000
 
 test-long: $(BUILD)/tests/crash $(BUILD)/ojo-cat ## kill a recording program 3,000 times, 1,000 in each of three ways
 	$(Q)OJO_CRASH_RUNS=$(LONG_RUNS) OJO_TEST_SECONDS=7200 $(RUN_TESTS) $(BUILD)/tests/crash
+
+FUZZ_SECONDS ?= 1800
+
+fuzz: ## fuzz the reader, ojo-cat and recovery with libFuzzer: FUZZ_SECONDS (1800) on two processors
+	$(Q)CC='$(CC)' BUILD='$(BUILD)' tests/fuzz.sh libfuzzer $(FUZZ_SECONDS)
+
+fuzz-afl: ## the same with AFL++
+	$(Q)CC='$(CC)' BUILD='$(BUILD)' tests/fuzz.sh afl $(FUZZ_SECONDS)
 
 $(BUILD)/bench/figures: bench/figures.c
 	@mkdir -p $(@D)

@@ -388,6 +388,30 @@ else
 fi
 rm -f "$work/begin" "$work/rest"
 
+# a file that shrinks while it is mapped: no SIGBUS, what was there, and a word about it
+for left in 3000000 0; do
+  for format in csv --stats --flows; do
+    cp "$work/big.bin" "$work/shrinks.bin"
+    case $format in
+    csv) set -- -f csv "$work/shrinks.bin" ;;
+    *) set -- $format "$work/in/story" "$work/shrinks.bin" ;;
+    esac
+    "$cat" "$@" > "$work/fifo" 2> "$work/err" &
+    pid=$!
+    {
+      if [ "$format" = csv ]; then head -c 1000000 > "$work/begin"; else sleep 0.01; fi
+      : | dd of="$work/shrinks.bin" bs=1 seek=$left 2> /dev/null
+      cat > "$work/rest"
+    } < "$work/fifo"
+    wait $pid
+    is "a file that shrinks to $left, $format: exit code" $? 0
+    [ "$format" = csv ] || continue
+    says "a file that shrinks to $left" 'shrank'
+    is "a file that shrinks to $left: whole rows" "$(cat "$work/begin" "$work/rest" | awk -F, 'NF != 8' | wc -l | tr -d ' ')" 0
+  done
+done
+rm -f "$work/begin" "$work/rest" "$work/shrinks.bin"
+
 # ---- --follow
 
 "$cat" --follow -f ndjson "$work/in/live" > "$work/out" 2> "$work/err" &

@@ -22,12 +22,15 @@ static FILE *fuzz_quiet; /* ojo_recover tells what it did */
 
 #define WRITTEN_SLACK (24u << 20) /* THREAD and EVENTS_DROPPED of every entry of a full thread table */
 #define SCHEMA_BYTES_MAX (64u << 20)
+#define PAGE 4096u
 #define BYTES_MAX (UINT64_C(1) << 40)
 
 static struct {
   char path[PATH_MAX], link[PATH_MAX];
   unsigned char *image;
   size_t bytes;
+  uint32_t pages[1024]; /* those that hold something */
+  size_t page_count;
   uint64_t events; /* that a recovery finds */
 } base;
 
@@ -45,6 +48,9 @@ static void read_image(void) {
   base.bytes = (size_t)st.st_size;
   base.image = malloc(base.bytes);
   FUZZ_CHECK(base.image && read(fd, base.image, base.bytes) == st.st_size, "the pool can't be copied");
+  static const unsigned char zeros[PAGE];
+  for (uint32_t i = 0; i < base.bytes / PAGE && base.page_count < 1024; i++)
+    if (memcmp(base.image + i * PAGE, zeros, PAGE) != 0) base.pages[base.page_count++] = i;
   close(fd);
 }
 static void remove_pool(void) {
@@ -133,7 +139,8 @@ static const place chunk_places[] = {PLACE(struct ojo__chunk, committed), PLACE(
 /* What stands around the pool. */
 typedef struct world {
   uint64_t file_bytes;
-  unsigned char *pool;
+  unsigned char *pool; /* mapped while it is patched */
+  int fd;
   bool staging_file, hard_link, no_output, empty_link, foreign_link;
 } world;
 
@@ -205,17 +212,20 @@ static void apply(world *w, const uint8_t *patch) {
 
 /* ---- one recovery */
 
-static void lay_pool(const world *w) {
+/* The pool's file as it was copied: only the pages that hold something. Mapped, until close_pool. */
+static void open_pool(world *w) {
   unlink(base.path);
-  int fd = open(base.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  FUZZ_CHECK(fd >= 0 && ftruncate(fd, (off_t)w->file_bytes) == 0, "%s: %s", base.path, strerror(errno));
-  static const unsigned char zeros[4096];
-  for (uint64_t at = 0; at < base.bytes && at < w->file_bytes; at += sizeof zeros) {
-    uint64_t n = w->file_bytes - at < sizeof zeros ? w->file_bytes - at : sizeof zeros;
-    if (memcmp(w->pool + at, zeros, n) == 0) continue; /* a hole */
-    FUZZ_CHECK(pwrite(fd, w->pool + at, n, (off_t)at) == (ssize_t)n, "%s: %s", base.path, strerror(errno));
-  }
-  close(fd);
+  w->fd = open(base.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  FUZZ_CHECK(w->fd >= 0 && ftruncate(w->fd, (off_t)base.bytes) == 0, "%s: %s", base.path, strerror(errno));
+  w->pool = mmap(NULL, base.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, 0);
+  FUZZ_CHECK(w->pool != MAP_FAILED, "%s: %s", base.path, strerror(errno));
+  for (size_t i = 0; i < base.page_count; i++)
+    memcpy(w->pool + base.pages[i] * PAGE, base.image + base.pages[i] * PAGE, PAGE);
+}
+static void close_pool(world *w) {
+  munmap(w->pool, base.bytes);
+  FUZZ_CHECK(ftruncate(w->fd, (off_t)w->file_bytes) == 0, "%s: %s", base.path, strerror(errno));
+  close(w->fd);
 }
 static void lay_directory(const world *w) {
   const struct ojo__pool *pool = (const struct ojo__pool *)(const void *)w->pool;
@@ -259,17 +269,16 @@ static void check_around(void) {
 }
 
 void fuzz_recover(const uint8_t *choices, const uint8_t *data, size_t size) {
-  world w = {.file_bytes = base.bytes, .pool = malloc(base.bytes)};
+  world w = {.file_bytes = base.bytes};
   ojo_reader_desc desc = {.path = fuzz_path("in")};
   ojo_reader *r;
   fuzz_seen seen;
   size_t patches = size / FUZZ_PATCH;
   (void)choices;
-  FUZZ_CHECK(w.pool, "out of memory");
-  memcpy(w.pool, base.image, base.bytes);
+  open_pool(&w);
   for (size_t i = 0; i < patches; i++) apply(&w, data + i * FUZZ_PATCH);
-  lay_pool(&w);
   lay_directory(&w);
+  close_pool(&w);
   ojo_result result = ojo_recover(fuzz_path("in"));
   check_around();
   uint64_t bytes = check_directory(fuzz_path("in/output"), true);
@@ -288,5 +297,4 @@ void fuzz_recover(const uint8_t *choices, const uint8_t *data, size_t size) {
   unlink(fuzz_path("keep"));
   fuzz_clear(fuzz_path("in/output"), true);
   fuzz_clear(fuzz_path("in/staging"), true);
-  free(w.pool);
 }
