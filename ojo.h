@@ -1218,6 +1218,11 @@ static uint64_t ojo__clock_ns(clockid_t id) {
   return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* A deadline set at most `most` ns ahead: a clock that goes back (a restored process) does not put it off. */
+static uint64_t ojo__deadline(uint64_t end, uint64_t now, uint64_t most) {
+  return end > now + most ? now + most : end;
+}
+
 OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t) {
   uint64_t ns = t->clock == OJO_CLOCK_MANUAL ? OJO__PEEK(&t->manual_now_ns) : ojo__clock_ns(CLOCK_MONOTONIC);
   return ns | OJO__NS_BIT;
@@ -1693,9 +1698,12 @@ static bool ojo__may_block(struct ojo__core *core, int level) {
 static bool ojo__block(struct ojo__core *core, struct ojo__context *context, int level) {
   if (!ojo__may_block(core, level)) return false;
   int saved = errno;
-  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)core->desc.block_timeout_ms * 1000000u, now = 0;
+  uint64_t most = (uint64_t)core->desc.block_timeout_ms * 1000000u, end = UINT64_MAX, now = 0;
   bool got = false;
-  while (!got && !OJO__LOAD(&core->stop) && (now = ojo__clock_ns(CLOCK_MONOTONIC)) < end) {
+  while (!got && !OJO__LOAD(&core->stop)) {
+    now = ojo__clock_ns(CLOCK_MONOTONIC);
+    end = ojo__deadline(end, now, most);
+    if (now >= end) break;
     __atomic_fetch_add(&core->waiters, 1, __ATOMIC_SEQ_CST);
     uint32_t seen = __atomic_load_n(&core->freed, __ATOMIC_SEQ_CST); /* before the list is tried again */
     got = ojo__change(core, context, level);
@@ -2509,7 +2517,7 @@ static bool ojo__pass(struct ojo__core *core, bool all) {
 static void *ojo__flusher(void *argument) {
   struct ojo__core *core = (struct ojo__core *)argument;
   struct ojo__pool *pool = core->pool;
-  uint64_t interval = (uint64_t)core->desc.flush_interval_ms * 1000000u, wait = 0, end = 0;
+  uint64_t interval = (uint64_t)core->desc.flush_interval_ms * 1000000u, wait = 0, end = UINT64_MAX;
   uint64_t due = ojo__clock_ns(CLOCK_MONOTONIC) + interval; /* when all must go out, full batch or not */
   bool failed = false;
   prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
@@ -2518,6 +2526,7 @@ static void *ojo__flusher(void *argument) {
     uint32_t seen = __atomic_load_n(&core->wake, __ATOMIC_SEQ_CST);
     if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
       uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
+      due = ojo__deadline(due, now, interval);
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
       /* The bytes queued are read after sleeping is set; a recorder does it the other way round. */
       if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes ||
@@ -2538,8 +2547,8 @@ static void *ojo__flusher(void *argument) {
       continue;
     }
     uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
-    if (stop && !end) end = now + (uint64_t)OJO__WAIT_MS * 1000000u;
-    failed = stop && now > end;
+    if (stop) end = ojo__deadline(end, now, (uint64_t)OJO__WAIT_MS * 1000000u);
+    failed = stop && now >= end;
     if (failed) break;
     wait = wait ? (wait < 500000000u ? wait * 2 : 1000000000u) : 20000000u; /* try again after 20 ms .. 1 s */
     ojo__futex_wait(&core->stop, stop, wait);
@@ -3595,7 +3604,7 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t) {
   struct ojo__core *core = t->core;
   if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
   if (core->desc.no_thread) return ojo__pass(core, true) ? OJO_OK : OJO_ERR_IO;
-  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u, now;
+  uint64_t end = UINT64_MAX, now;
   uint32_t mine = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
   ojo__wake_flusher(core);
   for (;;) {
@@ -3603,7 +3612,8 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t) {
     if ((int32_t)(done - mine) >= 0) return OJO_OK;
     uint32_t ended = OJO__LOAD(&core->ended); /* closed meanwhile, by a pass that came after the call */
     if (ended) return ended == 1 ? OJO_OK : OJO_ERR_IO;
-    if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) return OJO_ERR_TIMEOUT;
+    now = ojo__clock_ns(CLOCK_MONOTONIC);
+    if (now >= (end = ojo__deadline(end, now, (uint64_t)OJO__WAIT_MS * 1000000u))) return OJO_ERR_TIMEOUT;
     ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
   }
 }
