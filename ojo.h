@@ -562,9 +562,9 @@ OJO__INLINE bool ojo__wanted(const ojo_tracer *t, uint32_t type, uint32_t flow) 
 
 OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
 #if defined(__x86_64__)
-  if (OJO__LIKELY(t->clock == OJO_CLOCK_TSC)) return __builtin_ia32_rdtsc();
+  if (OJO__LIKELY(__atomic_load_n(&t->clock, __ATOMIC_RELAXED) == OJO_CLOCK_TSC)) return __builtin_ia32_rdtsc();
 #elif defined(__aarch64__)
-  if (OJO__LIKELY(t->clock == OJO_CLOCK_CNTVCT)) {
+  if (OJO__LIKELY(__atomic_load_n(&t->clock, __ATOMIC_RELAXED) == OJO_CLOCK_CNTVCT)) {
     uint64_t tick;
     __asm__ volatile("mrs %0, cntvct_el0" : "=r"(tick));
     return tick;
@@ -1258,6 +1258,16 @@ static ojo_clock ojo__clock_choose(ojo_clock wanted) {
   return OJO_CLOCK_MONOTONIC;
 }
 
+/* The counter went back, as when a virtual machine is restored on another: what it says from here on can't
+ * be told from what it said before. Recorders read t->clock relaxed, and change over at some later record. */
+static void ojo__clock_leave(struct ojo__core *core) {
+  OJO__SET(&core->t->clock, (uint32_t)OJO_CLOCK_MONOTONIC);
+  core->desc.clock = OJO_CLOCK_MONOTONIC;
+  core->pool->file.clock = OJO_CLOCK_MONOTONIC;
+  ojo__log(core, "%s: the processor's counter went back: CLOCK_MONOTONIC from now on; the times of events since the "
+           "last pass may be wrong", core->dir);
+}
+
 /* A tick and the CLOCK_MONOTONIC ns of the same moment: the narrowest of 8 brackets. Anchors must be
  * taken AFTER the limits of a harvest are noted, so that every tick harvested lies before the last one:
  * then times are interpolated, and a tick maps to the same ns in every batch. Calibrating per batch and
@@ -1283,6 +1293,7 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
   }
   if (count) {
     last = &core->anchors[count - 1];
+    if (best.tick <= last->tick && best.ns > last->ns + 1000000u && !core->recovering) ojo__clock_leave(core);
     if (best.tick <= last->tick || best.ns <= last->ns) return; /* clock has not moved: keep it monotone */
     uint64_t error = (uint64_t)((double)width / 2 * (double)(best.ns - last->ns) /
                                 (double)(best.tick - last->tick));
