@@ -371,7 +371,7 @@ typedef struct ojo_type { /* one of the application's own event types; text is U
 } ojo_type;
 
 /* log NULL: a line to stderr. Called from open, close, flush and the flusher thread, one line per kind of
- * trouble. It may record, but not fork or call ojo_open or ojo_close. */
+ * trouble. It may record, but not fork or call ojo_open, ojo_close or ojo_recover. */
 typedef struct ojo_logger {
   void (*log)(void *user, const char *line);
   void *user;
@@ -2978,7 +2978,7 @@ static ojo_result ojo__recover_all(struct ojo__core *opener) {
   return result;
 }
 
-OJO_API ojo_result ojo_recover(const char *path) {
+static ojo_result ojo__recover(const char *path) {
   struct ojo__core *opener;
   struct stat st;
   ojo_result result = OJO_ERR_MEMORY;
@@ -3001,6 +3001,17 @@ OJO_API ojo_result ojo_recover(const char *path) {
   if (opener->output_fd >= 0) close(opener->output_fd);
   free(opener->dir);
   free(opener);
+  return result;
+}
+
+/* Under ojo__lock, which a fork takes: a child that came to be meanwhile would keep the pool's lock. */
+OJO_API ojo_result ojo_recover(const char *path) {
+  int cancel = 0;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  pthread_mutex_lock(&ojo__lock);
+  ojo_result result = ojo__recover(path);
+  pthread_mutex_unlock(&ojo__lock);
+  pthread_setcancelstate(cancel, NULL);
   return result;
 }
 
