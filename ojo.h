@@ -974,7 +974,7 @@ enum {
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__WAIT_MS = 10000,     /* ojo_flush and ojo_close give up after */
   OJO__IDLE_MS = 3000,      /* chunks that nobody needed for so long give their pages back */
-  OJO__POOL_VERSION = 1,    /* changes with any struct of the pool */
+  OJO__POOL_VERSION = 2,    /* changes with any struct of the pool */
   OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
@@ -1038,6 +1038,10 @@ struct ojo__pool {
     uint64_t events, lost, first_ts, last_ts;
     uint64_t events_published, events_harvested, lost_published, lost_harvested;
   } gone;
+  struct {                  /* the file that is being deleted, and what `gone` is once it is */
+    uint64_t events, lost, first_ts, last_ts, under_way;
+    char name[64];
+  } going;
 };
 
 struct ojo__published { /* a batch in output/, for disk_bytes_max */
@@ -2133,6 +2137,15 @@ static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thre
   ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->lost_harvested);
 }
 
+/* The file of pool->going is gone. Stores totals, so that a recoverer may do it again. */
+static void ojo__deleted(struct ojo__pool *pool) {
+  pool->gone.first_ts = pool->going.first_ts;
+  pool->gone.last_ts = pool->going.last_ts;
+  OJO__STORE(&pool->gone.lost, pool->going.lost);
+  OJO__STORE(&pool->gone.events, pool->going.events);
+  OJO__STORE(&pool->going.under_way, 0);
+}
+
 /* Deletes the oldest batches so that one of `bytes` more fits. What was in them, losses that only they
  * told of included, is counted in the pool, and told by this batch or, if it fails, a later one. A file
  * that somebody took is not lost. */
@@ -2140,19 +2153,24 @@ static void ojo__delete_oldest(struct ojo__core *core, uint64_t bytes) {
   size_t drop = 0;
   for (; drop < core->published_count && core->published_bytes + bytes > core->desc.disk_bytes_max; drop++) {
     struct ojo__published *p = &core->published[drop];
+    struct ojo__pool *pool = core->pool;
     core->published_bytes -= p->bytes;
+    bool told = pool->gone.events == pool->gone.events_harvested &&
+                pool->gone.lost == pool->gone.lost_harvested; /* all before: a new range */
+    pool->going.first_ts = told || p->first_ts < pool->gone.first_ts ? p->first_ts : pool->gone.first_ts;
+    pool->going.last_ts = told || p->last_ts > pool->gone.last_ts ? p->last_ts : pool->gone.last_ts;
+    pool->going.lost = pool->gone.lost + p->lost;
+    pool->going.events = pool->gone.events + p->events + p->deleted;
+    memcpy(pool->going.name, p->name, sizeof pool->going.name);
+    OJO__STORE(&pool->going.under_way, 1); /* before the file goes: a recoverer looks whether it did */
     if (unlinkat(core->output_fd, p->name, 0) != 0) {
       if (errno != ENOENT)
         ojo__log_kind(core, 1, "can't delete a file of %s/output for disk_bytes_max: %s", core->dir,
                       strerror(errno));
+      OJO__STORE(&pool->going.under_way, 0);
       continue;
     }
-    bool told = core->pool->gone.events == core->pool->gone.events_harvested &&
-                core->pool->gone.lost == core->pool->gone.lost_harvested; /* all before: a new range */
-    if (told || p->first_ts < core->pool->gone.first_ts) core->pool->gone.first_ts = p->first_ts;
-    if (told || p->last_ts > core->pool->gone.last_ts) core->pool->gone.last_ts = p->last_ts;
-    core->pool->gone.lost += p->lost;
-    core->pool->gone.events += p->events + p->deleted;
+    ojo__deleted(pool);
     OJO__SET(&core->deleted, core->deleted + p->events);
   }
   core->published_count -= drop;
@@ -2773,6 +2791,15 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     found[count++].ordinal = chunk->ordinal;
   }
   qsort(found, count, sizeof *found, ojo__by_ordinal);
+  if (OJO__LOAD(&pool->going.under_way)) { /* killed around a deletion for disk_bytes_max: did it happen? */
+    struct stat st;
+    char name[sizeof pool->going.name];
+    memcpy(name, pool->going.name, sizeof name);
+    name[sizeof name - 1] = 0;
+    if (!strchr(name, '/') && fstatat(dead->output_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
+      ojo__deleted(pool);
+    OJO__STORE(&pool->going.under_way, 0);
+  }
   if (done && pool->open_batch) { /* noted, since the name of our own file will take the place of the one that tells */
     pool->batches = pool->last_number + 1;
     OJO__STORE(&pool->batch_published, pool->open_batch);
