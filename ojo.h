@@ -2962,9 +2962,26 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   return result;
 }
 
+/* A dead tracer's pool whose directory, or link in it, is not here: deleted, or in another container that
+ * shares /dev/shm. Nobody here will recover it, and it holds memory; but what it holds is not ours to throw
+ * away, nor to take into a directory that has the same name by chance. */
+static bool ojo__pool_lost(int fd, const char *name, const struct stat *st, time_t now, char where[PATH_MAX]) {
+  struct ojo__pool head;
+  char link[PATH_MAX + 64];
+  if (st->st_ctime + 60 >= now || pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head) return false;
+  if (memcmp(head.magic, "ojopool", 8) != 0 || head.version != OJO__POOL_VERSION || head.dir[0] != '/') return false;
+  memcpy(where, head.dir, PATH_MAX);
+  where[PATH_MAX - 1] = 0;
+  snprintf(link, sizeof link, "%s/staging/pool_%.32s.link", where, name + 37);
+  return access(link, F_OK) != 0 && errno == ENOENT && flock(fd, LOCK_SH | LOCK_NB) == 0;
+}
+
 /* Removes pools without a link: their owners died between the creation of the two, and recorded nothing.
- * Those being created now are told by their age. */
-static void ojo__remove_unborn(void) {
+ * Those being created now are told by their age. Tells of pools without a directory. */
+static void ojo__remove_unborn(struct ojo__core *opener) {
+  char where[PATH_MAX], path[PATH_MAX] = "", name[80] = "";
+  unsigned lost = 0;
+  unsigned long long kib = 0;
   DIR *dir = opendir("/dev/shm");
   struct stat st;
   struct timespec now;
@@ -2975,14 +2992,26 @@ static void ojo__remove_unborn(void) {
     int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) continue;
     /* Looked at before it is locked, lest a recoverer take our lock for its owner's, and again behind it */
-    bool unborn = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_ctime + 2 < now.tv_sec;
+    bool mine = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid();
+    bool unborn = mine && st.st_ctime + 2 < now.tv_sec;
     for (int i = 0; unborn && i < 2; i++)
       unborn = fstat(fd, &st) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)) &&
                (i == 1 || flock(fd, LOCK_EX | LOCK_NB) == 0);
     if (unborn) unlinkat(dirfd(dir), entry->d_name, 0);
+    else if (mine && magic && ojo__pool_lost(fd, entry->d_name, &st, now.tv_sec, where)) {
+      if (!lost++) {
+        memcpy(path, where, sizeof path);
+        snprintf(name, sizeof name, "%.79s", entry->d_name);
+      }
+      kib += (unsigned long long)st.st_blocks / 2;
+    }
     close(fd);
   }
   if (dir) closedir(dir);
+  if (lost) /* an empty link is enough: its name implies the pool's */
+    ojo__log(opener, "%u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in "
+             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and recover DIR",
+             lost, kib, name, path, name + 37);
 }
 
 static ojo_result ojo__recover_all(struct ojo__core *opener) {
@@ -2993,7 +3022,7 @@ static ojo_result ojo__recover_all(struct ojo__core *opener) {
     if (copy >= 0) close(copy);
     return OJO_ERR_IO;
   }
-  ojo__remove_unborn();
+  ojo__remove_unborn(opener);
   for (struct dirent *entry; (entry = readdir(dir));) {
     size_t length = strlen(entry->d_name);
     if (strncmp(entry->d_name, "pool_", 5) != 0 || length < 10 || strcmp(entry->d_name + length - 5, ".link") != 0)
