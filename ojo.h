@@ -1053,6 +1053,7 @@ struct ojo__batch { /* the one being written */
   int error;         /* errno of what failed; 0: nothing has */
   const char *failed; /* the step that did */
   uint64_t number, offset, slots, events, lost, deleted, first_ts, last_ts;
+  char name[64];      /* in staging/ */
 };
 struct ojo__noted { /* a leased chunk, as the pass found it */
   uint32_t index;
@@ -1093,6 +1094,8 @@ struct ojo__core {
   /* the flusher's, under pass_lock */
   unsigned char *buffer;
   size_t buffer_used;
+  unsigned char *copy; /* recovery: a chunk's bytes, which nobody else can change */
+  ojo_file_header file; /* of every batch; the pool has the copy that recovery needs */
   struct ojo__batch batch;
   struct ojo__noted *noted;
   uint32_t noted_count;
@@ -1267,7 +1270,7 @@ static ojo_clock ojo__clock_choose(ojo_clock wanted) {
 static void ojo__clock_leave(struct ojo__core *core) {
   OJO__SET(&core->t->clock, (uint32_t)OJO_CLOCK_MONOTONIC);
   core->desc.clock = OJO_CLOCK_MONOTONIC;
-  core->pool->file.clock = OJO_CLOCK_MONOTONIC;
+  core->pool->file.clock = core->file.clock = OJO_CLOCK_MONOTONIC;
   ojo__log(core, "%s: the processor's counter went back: CLOCK_MONOTONIC from now on; the times of events since the "
            "last pass may be wrong", core->dir);
 }
@@ -1279,8 +1282,9 @@ static void ojo__clock_leave(struct ojo__core *core) {
  * harvested: of such anchors in a row only the last stays, so that after idle hours the line is young. */
 static void ojo__anchor_take(struct ojo__core *core, bool keep) {
   struct ojo__pool *pool = core->pool;
-  struct ojo__anchor best = {0, 0}, *last;
+  struct ojo__anchor best = {0, 0}, last;
   uint64_t width = UINT64_MAX, count = pool->anchor_count;
+  if (count > OJO__ANCHORS_MAX) count = OJO__ANCHORS_MAX; /* a dead tracer's, that somebody writes to */
   if (!ojo__ticks(core->t)) return;
   if (!keep && core->anchor_idle && count > 1) { /* idle still: this one takes the last one's place */
     count--;
@@ -1296,11 +1300,11 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
     best.ns = ns;
   }
   if (count) {
-    last = &core->anchors[count - 1];
-    if (best.tick <= last->tick && best.ns > last->ns + 1000000u && !core->recovering) ojo__clock_leave(core);
-    if (best.tick <= last->tick || best.ns <= last->ns) return; /* clock has not moved: keep it monotone */
-    uint64_t error = (uint64_t)((double)width / 2 * (double)(best.ns - last->ns) /
-                                (double)(best.tick - last->tick));
+    last = core->anchors[count - 1];
+    if (best.tick <= last.tick && best.ns > last.ns + 1000000u && !core->recovering) ojo__clock_leave(core);
+    if (best.tick <= last.tick || best.ns <= last.ns) return; /* clock has not moved: keep it monotone */
+    uint64_t error = (uint64_t)((double)width / 2 * (double)(best.ns - last.ns) /
+                                (double)(best.tick - last.tick));
     if (error > core->anchor_error) core->anchor_error = error;
   }
   if (count == OJO__ANCHORS_MAX) { /* thin by halves: old times stay known, to some ns less */
@@ -1316,6 +1320,7 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
 static void ojo__segment(struct ojo__core *core, uint64_t tick) {
   const struct ojo__anchor *a = core->anchors;
   uint64_t low = 0, high = core->pool->anchor_count;
+  if (high > OJO__ANCHORS_MAX) high = OJO__ANCHORS_MAX; /* as in ojo__anchor_take */
   if (!high) return; /* not a tick of ours: a stamp of another clock. segment_ticks, mult are 0 */
   high--;
   while (high - low > 1) {
@@ -1323,16 +1328,17 @@ static void ojo__segment(struct ojo__core *core, uint64_t tick) {
     if (a[middle].tick <= tick) low = middle;
     else high = middle;
   }
-  if (high == low) { /* one anchor: nothing was harvested yet */
-    core->from = a[0];
+  struct ojo__anchor from = a[low], to = a[high];
+  if (to.tick <= from.tick) { /* one anchor: nothing was harvested yet */
+    core->from = from;
     core->segment_ticks = 0;
     core->segment_mult = 0;
     return;
   }
   __extension__ typedef unsigned __int128 wide;
-  core->from = a[low];
-  core->segment_ticks = a[low + 1].tick - a[low].tick;
-  core->segment_mult = (uint64_t)(((wide)(a[low + 1].ns - a[low].ns) << 40) / core->segment_ticks);
+  core->from = from;
+  core->segment_ticks = to.tick - from.tick;
+  core->segment_mult = (uint64_t)(((wide)(to.ns - from.ns) << 40) / core->segment_ticks);
 }
 
 /* A stored time to ns since the trace's start. */
@@ -1861,6 +1867,12 @@ OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
  *   - a failed batch is rolled back (harvested = published) BEFORE its staging file is unlinked, and its
  *     number is never used again. Numbers start at 1: batch 0 is "none", and counts as published. */
 
+/* Thread entries ever used. Never more than the table has, whoever writes to a dead tracer's pool. */
+static uint64_t ojo__threads(const struct ojo__core *core) {
+  uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
+  return fresh < OJO__THREADS_MAX ? fresh : OJO__THREADS_MAX;
+}
+
 static bool ojo__batch_failed(struct ojo__core *core, const char *step) {
   if (!core->batch.error) {
     core->batch.error = errno ? errno : EIO;
@@ -1902,13 +1914,14 @@ static bool ojo__batch_begin(struct ojo__core *core) {
   memset(b, 0, sizeof *b);
   b->fd = -1;
   b->number = number;
-  b->offset = pool->file.header_bytes;
+  b->offset = core->file.header_bytes;
   b->first_ts = UINT64_MAX;
   core->buffer_used = 0;
   for (int reopened = 0;;) {
-    snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
+    snprintf(b->name, sizeof b->name, "trace_%llu_%llu.bin", (unsigned long long)us,
              (unsigned long long)core->sequence++);
-    b->fd = ojo__openat(core->staging_fd, pool->staging_name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
+    memcpy(pool->staging_name, b->name, sizeof pool->staging_name);
+    b->fd = ojo__openat(core->staging_fd, b->name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     if (b->fd >= 0) break;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
     core->sequence--; /* a recoverer goes on from open_batch */
@@ -1924,18 +1937,21 @@ static bool ojo__rename(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   unsigned long long us = 0, sequence = 0;
   int reopened = 0;
-  sscanf(pool->staging_name, "trace_%llu_%llu.bin", &us, &sequence);
+  const char *from = core->batch.name;
+  char to[64];
+  memset(to, 0, sizeof to);
+  sscanf(from, "trace_%llu_%llu.bin", &us, &sequence);
   for (;; sequence = core->sequence++) {
-    snprintf(pool->output_name, sizeof pool->output_name, "trace_%llu_%llu.bin", us, sequence);
-    if (syscall(SYS_renameat2, core->staging_fd, pool->staging_name, core->output_fd, pool->output_name,
-                1u /* RENAME_NOREPLACE */) == 0)
+    snprintf(to, sizeof to, "trace_%llu_%llu.bin", us, sequence);
+    memcpy(pool->output_name, to, sizeof pool->output_name);
+    if (syscall(SYS_renameat2, core->staging_fd, from, core->output_fd, to, 1u /* RENAME_NOREPLACE */) == 0)
       return true;
     if (errno == EEXIST) continue;
     /* output/ was removed: made anew. (If staging/ was too, the file is gone, and the next try fails) */
     if (errno == ENOENT && !reopened++ && ojo__open_dirs(core) == OJO_OK) continue;
     if (errno != ENOSYS && errno != EINVAL) return ojo__batch_failed(core, "rename a file into output/");
-    if (linkat(core->staging_fd, pool->staging_name, core->output_fd, pool->output_name, 0) == 0) {
-      unlinkat(core->staging_fd, pool->staging_name, 0);
+    if (linkat(core->staging_fd, from, core->output_fd, to, 0) == 0) {
+      unlinkat(core->staging_fd, from, 0);
       return true;
     }
     if (errno != EEXIST) return ojo__batch_failed(core, "link a file into output/");
@@ -2096,12 +2112,21 @@ static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *leve
   pool->gone.lost_harvested = pool->gone.lost_published;
 }
 
-/* Takes a chunk's events below `end` (as loaded with acquire) into the open batch. */
+static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk, uint64_t at);
+
+/* Takes a chunk's events below `end` (as loaded with acquire; in recovery: those that are sound) into the
+ * open batch. */
 static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint64_t end) {
-  struct ojo__thread *thread = &core->threads[chunk->thread];
-  struct ojo__level *level = &thread->level[chunk->level];
   const unsigned char *base = core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
-  uint64_t from = chunk->harvested;
+  uint64_t from = OJO__PEEK(&chunk->harvested);
+  uint32_t index = OJO__PEEK(&chunk->thread), number = OJO__PEEK(&chunk->level);
+  if (core->recovering) { /* checked again, on what is used: it may have been changed since */
+    end = ojo__chunk_sound(core, chunk, from);
+    base = core->copy;
+    if (end <= from || index >= ojo__threads(core) || number >= OJO__LEVELS) return;
+  }
+  struct ojo__thread *thread = &core->threads[index];
+  struct ojo__level *level = &thread->level[number];
   if (chunk->batch != core->batch.number) {
     OJO__STORE(&chunk->published, from);
     OJO__STORE(&chunk->batch, core->batch.number);
@@ -2121,7 +2146,7 @@ static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint6
   uint64_t events = ojo__convert(core, &run, base + from, base + end);
   level->ordinal_harvested += events;
   core->batch.events += events;
-  ojo__run_end(core, &run, thread->number, thread->tid, chunk->level, ordinal, level->lost_harvested);
+  ojo__run_end(core, &run, thread->number, thread->tid, (int)number, ordinal, level->lost_harvested);
   OJO__STORE(&chunk->harvested, end);
 }
 
@@ -2254,7 +2279,7 @@ static void ojo__remember(struct ojo__core *core, uint64_t bytes) {
 /* Undoes an unpublished batch: first what was taken goes back, then the file goes. */
 static void ojo__roll_back(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
-  uint64_t number = core->batch.number, fresh = OJO__LOAD(&pool->threads_fresh);
+  uint64_t number = core->batch.number, fresh = ojo__threads(core);
   for (uint32_t i = core->queue_head; i != core->queue_next; i = core->chunks[i].next - 1)
     if (core->chunks[i].batch == number) OJO__STORE(&core->chunks[i].harvested, core->chunks[i].published);
   for (uint32_t i = 0; i < core->noted_count; i++) {
@@ -2270,7 +2295,7 @@ static void ojo__roll_back(struct ojo__core *core) {
   core->queue_next = core->queue_head;
   pool->last_number = pool->batches - 1;
   ojo__close_fd(&core->batch.fd);
-  if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
+  if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0);
   core->batch.number = 0;
   core->buffer_used = 0;
 }
@@ -2292,7 +2317,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
   unsigned char *schema = (unsigned char *)pool + pool->schema_at;
-  ojo_file_header header = pool->file;
+  ojo_file_header header = core->file;
   ojo__harvest_nobody(core);
   bool ok = ojo__buffer_write(core) && !b->error;
   uint64_t bytes = b->offset;
@@ -2379,7 +2404,7 @@ static bool ojo__batch_room(struct ojo__core *core) {
 }
 
 static bool ojo__losses_pending(struct ojo__core *core) {
-  uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
+  uint64_t fresh = ojo__threads(core);
   for (uint64_t i = 0; i < fresh; i++)
     for (int k = 0; OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++)
       if (OJO__LOAD(&core->threads[i].level[k].lost) > core->threads[i].level[k].lost_harvested) return true;
@@ -2696,6 +2721,7 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
  * its own: a recoverer that is killed leaves a pool to which the same applies, and two are kept apart by
  * the pool's lock. The pool's contents are not trusted: every index and length is checked before use. */
 
+/* `pool` is a copy of the header: nobody changes it between its check and its use. */
 static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
   const ojo_file_header *file = &pool->file;
   uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
@@ -2711,11 +2737,27 @@ static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
       pool->chunks_at != chunks || pool->data_at != data || count >= OJO__LIST_INDEX ||
       pool->bytes != data + count * OJO__CHUNK_BYTES || pool->bytes != file_bytes)
     return false;
-  if (pool->threads_fresh > OJO__THREADS_MAX || pool->anchor_count > OJO__ANCHORS_MAX) return false;
-  const struct ojo__anchor *a = (const struct ojo__anchor *)(const void *)((const char *)pool + anchors);
-  for (uint64_t i = 1; i < pool->anchor_count; i++)
+  return pool->threads_fresh <= OJO__THREADS_MAX && pool->anchor_count <= OJO__ANCHORS_MAX;
+}
+
+/* Header, anchors and thread entries in use: present, lest a hole raise SIGBUS where the tmpfs is full. */
+static bool ojo__recover_present(struct ojo__core *dead, const struct ojo__pool *head) {
+  return ojo__populate(dead, dead->pool, sizeof *head) &&
+         ojo__populate(dead, dead->anchors, head->anchor_count * sizeof *dead->anchors) &&
+         ojo__populate(dead, dead->threads, head->threads_fresh * sizeof *dead->threads);
+}
+
+static bool ojo__anchors_sound(const struct ojo__anchor *a, uint64_t count) {
+  for (uint64_t i = 1; i < count; i++)
     if (a[i].tick <= a[i - 1].tick || a[i].ns <= a[i - 1].ns) return false;
   return true;
+}
+
+/* The name of the open batch's file. False: it is none, or leads elsewhere. */
+static bool ojo__batch_name(const struct ojo__pool *pool, char name[64]) {
+  memcpy(name, pool->staging_name, 64);
+  name[63] = 0;
+  return strncmp(name, "trace_", 6) == 0 && !strchr(name, '/');
 }
 
 /* Was the batch published whose number a chunk or level bears? If it is the open one, its file in staging/
@@ -2723,8 +2765,10 @@ static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
 static bool ojo__batch_done(struct ojo__core *dead, uint64_t number) {
   struct ojo__pool *pool = dead->pool;
   struct stat st;
+  char name[64];
   if (number <= pool->batch_published || number < pool->open_batch) return true;
-  if (fstatat(dead->staging_fd, pool->staging_name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
+  if (!ojo__batch_name(pool, name)) return false; /* rather twice than not at all */
+  if (fstatat(dead->staging_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
   return st.st_nlink > 1;
 }
 
@@ -2737,15 +2781,17 @@ static bool ojo__present(struct ojo__core *dead, const void *from, uint64_t byte
   return bytes == 0 || lseek(dead->lock_fd, at, SEEK_HOLE) >= at + (off_t)bytes;
 }
 
-/* How far a chunk's events are sound: all that was committed, unless somebody else wrote to the pool. */
-static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk) {
+/* How far a chunk's events from `at` on are sound: all that was committed, unless somebody else wrote to the
+ * pool. Somebody may do so now: they are copied first, to the same place in dead->copy. */
+static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk, uint64_t at) {
   const unsigned char *base = dead->data + (uint64_t)(chunk - dead->chunks) * OJO__CHUNK_BYTES;
-  uint64_t at = chunk->harvested, end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
+  uint64_t end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
   if (end > OJO__CHUNK_LIMIT || at > end || end % OJO_SLOT_BYTES || at % OJO_SLOT_BYTES) return 0;
   if (!ojo__present(dead, base, end)) return 0;
+  memcpy(dead->copy + at, base + at, end - at);
   while (at < end) {
     uint32_t type;
-    memcpy(&type, base + at + offsetof(ojo_event, type), sizeof type);
+    memcpy(&type, dead->copy + at + offsetof(ojo_event, type), sizeof type);
     uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + (type >> OJO_EXTENSION_SHIFT));
     if (size > end - at) break;
     at += size;
@@ -2769,9 +2815,10 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
   struct ojo__pool *pool = dead->pool;
   bool done = ojo__batch_done(dead, pool->open_batch);
   uint32_t count = 0;
-  for (uint64_t i = 0; i <= pool->threads_fresh; i++)
+  uint64_t threads = ojo__threads(dead);
+  for (uint64_t i = 0; i <= threads; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
-      struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
+      struct ojo__level *level = i < threads ? &dead->threads[i].level[k] : &pool->nobody;
       if (level->batch >= pool->open_batch && !done) ojo__level_roll_back(pool, level);
     }
   for (uint32_t i = 0; i < dead->chunk_count; i++) {
@@ -2782,11 +2829,13 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     }
     uint64_t state = OJO__LOAD(&chunk->lease) & 3; /* pairs with ojo__change's release */
     if (state != OJO__LEASED && state != OJO__FULL) continue;
-    if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
+    uint32_t thread = OJO__PEEK(&chunk->thread), level = OJO__PEEK(&chunk->level);
+    if (thread >= threads || level >= OJO__LEVELS) continue;
     if (chunk->batch >= pool->open_batch && !done) OJO__STORE(&chunk->harvested, chunk->published);
-    if (ojo__chunk_sound(dead, chunk) <= chunk->harvested) continue;
-    found[count].thread = dead->threads[chunk->thread].number;
-    found[count].level = chunk->level;
+    uint64_t harvested = OJO__PEEK(&chunk->harvested);
+    if (ojo__chunk_sound(dead, chunk, harvested) <= harvested) continue;
+    found[count].thread = dead->threads[thread].number;
+    found[count].level = level;
     found[count].index = i;
     found[count++].ordinal = chunk->ordinal;
   }
@@ -2805,18 +2854,17 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     OJO__STORE(&pool->batch_published, pool->open_batch);
   } else pool->last_number = pool->batches - 1;
   /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
-  pool->staging_name[sizeof pool->staging_name - 1] = 0;
-  if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
-    unlinkat(dead->staging_fd, pool->staging_name, 0);
+  char name[64];
+  if (ojo__batch_name(pool, name)) unlinkat(dead->staging_fd, name, 0);
   return count;
 }
 
 /* Writes a dead pool's events as one batch. False: they can't be written now; the pool stays. */
 static bool ojo__recover_write(struct ojo__core *dead) {
-  struct ojo__pool *pool = dead->pool;
   struct ojo__found *found = (struct ojo__found *)malloc((dead->chunk_count + 1) * sizeof *found);
   dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
-  bool ok = found && dead->buffer;
+  dead->copy = (unsigned char *)malloc(OJO__CHUNK_BYTES);
+  bool ok = found && dead->buffer && dead->copy;
   uint32_t count = ok ? ojo__recover_list(dead, found) : 0;
   dead->noted = (struct ojo__noted *)malloc((count + 1) * sizeof *dead->noted); /* for ojo__roll_back */
   ok = ok && dead->noted;
@@ -2830,9 +2878,9 @@ static bool ojo__recover_write(struct ojo__core *dead) {
     ok = ojo__batch_room(dead);
     for (uint32_t i = 0; ok && i < count; i++) {
       struct ojo__chunk *chunk = &dead->chunks[found[i].index];
-      ojo__harvest(dead, chunk, ojo__chunk_sound(dead, chunk));
+      ojo__harvest(dead, chunk, 0);
     }
-    for (uint64_t i = 0; ok && i < pool->threads_fresh; i++)
+    for (uint64_t i = 0, threads = ojo__threads(dead); ok && i < threads; i++)
       for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
         ojo__harvest_losses(dead, &dead->threads[i], k);
     ok = ok && ojo__batch_end(dead);
@@ -2840,6 +2888,7 @@ static bool ojo__recover_write(struct ojo__core *dead) {
   free(found);
   free(dead->noted);
   free(dead->buffer);
+  free(dead->copy);
   return ok;
 }
 
@@ -2902,34 +2951,48 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     return ojo__recover_cannot(opener, path, error);
   }
   fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK); /* mapped: not the description that locks */
-  struct ojo__pool *pool = NULL;
+  struct stat mapped;
+  struct ojo__pool *pool = NULL, head;
   void *map = MAP_FAILED;
-  if (fd >= 0 && (uint64_t)st.st_size >= sizeof *pool)
+  if (fd >= 0 && (fstat(fd, &mapped) != 0 || mapped.st_dev != st.st_dev || mapped.st_ino != st.st_ino)) {
+    ojo__close_fd(&fd); /* another file than the one that we locked */
+    errno = ESTALE;
+  }
+  if (fd >= 0 && (uint64_t)st.st_size >= sizeof head && pread(lock, &head, sizeof head, 0) == (ssize_t)sizeof head)
     map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (fd >= 0) close(fd);
   if (map != MAP_FAILED) pool = (struct ojo__pool *)map;
   struct ojo__core *dead = (struct ojo__core *)calloc(1, sizeof *dead);
   ojo_tracer t;
   memset(&t, 0, sizeof t);
-  if (pool && dead && ojo__pool_sound(pool, (uint64_t)st.st_size)) {
-    t.clock = pool->file.clock;
+  bool sound = pool && dead && ojo__pool_sound(&head, (uint64_t)st.st_size);
+  if (sound) {
+    dead->pool = pool;
+    dead->pool_fd = fd;
+    dead->anchors = (struct ojo__anchor *)(void *)((char *)map + head.anchors_at);
+    dead->threads = (struct ojo__thread *)(void *)((char *)map + head.threads_at);
+    dead->chunks = (struct ojo__chunk *)(void *)((char *)map + head.chunks_at);
+    dead->data = (unsigned char *)map + head.data_at;
+    if (!ojo__recover_present(dead, &head)) {
+      ojo__log(opener, "%s: no room in /dev/shm to recover %s: its events wait there", opener->dir, path);
+      result = OJO_ERR_IO;
+    } else sound = ojo__anchors_sound(dead->anchors, head.anchor_count);
+  }
+  if (result != OJO_OK) {
+  } else if (sound) {
+    t.clock = head.file.clock;
+    dead->file = head.file;
     dead->t = &t;
     dead->desc = opener->desc;
     dead->desc.disk_bytes_max = 0;
     dead->desc.flush_bytes = dead->batch_target = UINT64_MAX; /* one batch */
-    dead->desc.checksums = (pool->file.flags & OJO_FILE_CHECKSUMS) != 0;
+    dead->desc.checksums = (head.file.flags & OJO_FILE_CHECKSUMS) != 0;
     dead->dir = opener->dir;
     dead->staging_fd = opener->staging_fd;
     dead->output_fd = opener->output_fd;
     dead->recovering = true;
     dead->sequence = pool->open_batch; /* names go on where the dead one's ended */
-    dead->pool = pool;
     dead->lock_fd = lock;
-    dead->chunk_count = pool->chunk_count;
-    dead->anchors = (struct ojo__anchor *)(void *)((char *)map + pool->anchors_at);
-    dead->threads = (struct ojo__thread *)(void *)((char *)map + pool->threads_at);
-    dead->chunks = (struct ojo__chunk *)(void *)((char *)map + pool->chunks_at);
-    dead->data = (unsigned char *)map + pool->data_at;
+    dead->chunk_count = head.chunk_count;
     dead->queue_head = dead->queue_next = dead->queue_tail = OJO__NONE;
     dead->batch.fd = -1;
     sigset_t before;
@@ -2941,8 +3004,8 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     if (result != OJO_OK) ojo__log(opener, "%s: the events of %s wait there", opener->dir, path);
     else
       ojo__log(opener, "recovered %llu events of process %u, which did not close its tracer, into %s/output",
-               (unsigned long long)dead->written, (unsigned)pool->file.pid, opener->dir);
-  } else if (st.st_size == 0 || (pool && dead && pool->magic[0] == 0)) {
+               (unsigned long long)dead->written, (unsigned)head.file.pid, opener->dir);
+  } else if (st.st_size == 0 || (pool && dead && head.magic[0] == 0)) {
     result = OJO_OK; /* its owner died while it opened: there are no events */
   } else if (pool && dead) {
     ojo__log(opener, "%s is no pool of this version of ojo.h: left alone", path);
@@ -2958,6 +3021,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   }
   free(dead);
   if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
+  ojo__close_fd(&fd);
   close(lock);
   return result;
 }
@@ -3228,7 +3292,7 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
   pool->chunks_at = chunks;
   pool->data_at = data;
   pool->schema_at = schema;
-  pool->file = *file;
+  pool->file = core->file = *file;
   pool->last_number = UINT64_MAX;
   OJO__COMPILER_BARRIER();
   memcpy(pool->magic, "ojopool", 8); /* last: from here on a recoverer takes it for a pool */
