@@ -2347,8 +2347,6 @@ static bool ojo__batch_end(struct ojo__core *core) {
   ojo__remember(core, bytes);
   core->batch_target *= 2;
   if (core->batch_target > core->desc.flush_bytes || !core->batch_target) core->batch_target = core->desc.flush_bytes;
-  if (core->logged) ojo__log(core, "writing to %s again", core->dir);
-  core->logged = false;
   b->number = 0;
   return true;
 }
@@ -2549,6 +2547,10 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
   if (ok && core->batch.number) ok = ojo__batch_end(core);
   else if (ok) ojo__free_taken(core);
   if (ok && any) ojo__retire_threads(core);
+  if (ok && !enough && core->logged) { /* all of it: on a full disk small batches may fit, and the next not */
+    ojo__log(core, "writing to %s again", core->dir);
+    core->logged = false;
+  }
   return ok;
 }
 
