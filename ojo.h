@@ -405,7 +405,7 @@ typedef struct ojo_type { /* one of the application's own event types; text is U
 } ojo_type;
 
 /* log NULL: a line to stderr. Called from open, close, flush and the flusher thread, one line per kind of
- * trouble. It may record, but not fork or call ojo_open or ojo_close. */
+ * trouble. It may record, but not fork or call ojo_open, ojo_close or ojo_recover. */
 typedef struct ojo_logger {
   void (*log)(void *user, const char *line);
   void *user;
@@ -623,7 +623,7 @@ OJO__INLINE uint64_t ojo__tick(void) {
 #endif
 }
 OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
-  return OJO__LIKELY(t->clock >= OJO_CLOCK_TSC) ? ojo__tick() : ojo__clock_raw(t);
+  return OJO__LIKELY(__atomic_load_n(&t->clock, __ATOMIC_RELAXED) >= OJO_CLOCK_TSC) ? ojo__tick() : ojo__clock_raw(t);
 }
 
 /* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type.
@@ -1116,6 +1116,10 @@ struct ojo__pool {
   uint64_t last_number;     /* of the file that is being renamed, or was last: a crash in between shows */
   struct ojo__level nobody; /* losses of threads without an entry: thread 0's */
   struct ojo__gone gone;
+  struct {                  /* the file that is being deleted, and what `gone` is once it is */
+    uint64_t events, lost, first_ts, last_ts, under_way;
+    char name[64];
+  } going;
   uint64_t overflow;        /* ojo_overflow */
   uint64_t line_recorder[8]; /* flight recorder. [0]: events overwritten, [1]: threads alive, [2]: entries of
                                 threads that ended, [3]: where the search for the oldest of these goes on */
@@ -1130,6 +1134,7 @@ struct ojo__batch { /* the one being written */
   int error;         /* errno of what failed; 0: nothing has */
   const char *failed; /* the step that did */
   uint64_t number, us, offset, slots, events, lost, deleted, first_ts, last_ts;
+  char name[64];      /* in staging/ */
 };
 struct ojo__noted { /* a chunk, as a pass, a snapshot or a recoverer found it */
   uint32_t index, thread, level;
@@ -1156,7 +1161,7 @@ struct ojo__core {
   struct ojo__thread *threads;
   struct ojo__chunk *chunks;
   unsigned char *data;
-  uint64_t map_bytes;
+  uint64_t map_bytes, schema_at;
   uint32_t chunk_count, nested_count; /* the last nested_count chunks are for nested levels under BLOCK */
   int pool_fd, lock_fd, staging_fd, output_fd;
   char pool_path[128], link_name[64];
@@ -1176,6 +1181,8 @@ struct ojo__core {
   /* the flusher's, under pass_lock */
   unsigned char *buffer;
   size_t buffer_used;
+  unsigned char *copy; /* recovery: a chunk's bytes, which nobody else can change */
+  ojo_file_header file; /* of every batch; the pool has the copy that recovery needs */
   struct ojo__batch batch;
   struct ojo__noted *noted;
   uint32_t noted_count, noted_room; /* room: of a dead pool */
@@ -1184,7 +1191,7 @@ struct ojo__core {
   uint64_t peak, peak_since; /* chunks in use, ns */
   uint64_t threads_seen;
   uint64_t anchor_error;
-  bool anchor_idle;
+  bool anchor_idle, clock_left;
   struct ojo__anchor from; /* the segment of the clock's line that is in use */
   uint64_t segment_ticks, segment_mult;
   struct ojo__published *published;
@@ -1205,6 +1212,15 @@ static uint64_t ojo__clock_ns(clockid_t id) {
   return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* The counter went back, as when a virtual machine is restored on another: what it says from here on can't
+ * be told from what it said before. Recorders read t->clock relaxed, and change over at some later record. */
+static void ojo__clock_leave(struct ojo__core *core) {
+  core->clock_left = true; /* the flusher says so: see ojo__pass */
+  OJO__SET(&core->t->clock, (uint32_t)OJO_CLOCK_MONOTONIC);
+  core->desc.clock = OJO_CLOCK_MONOTONIC;
+  core->pool->file.clock = core->file.clock = OJO_CLOCK_MONOTONIC;
+}
+
 /* A tick and the CLOCK_MONOTONIC ns of the same moment: the narrowest of 8 brackets. Anchors must be
  * taken AFTER the limits of a harvest are noted, so that every tick harvested lies before the last one:
  * then times are interpolated, and a tick maps to the same ns in every batch. Calibrating per batch and
@@ -1212,9 +1228,10 @@ static uint64_t ojo__clock_ns(clockid_t id) {
  * harvested: of such anchors in a row only the last stays, so that after idle hours the line is young. */
 static void ojo__anchor_take(struct ojo__core *core, bool keep) {
   struct ojo__pool *pool = core->pool;
-  struct ojo__anchor best = {0, 0}, *last;
+  struct ojo__anchor best = {0, 0}, last;
   uint64_t width = UINT64_MAX, count = pool->anchor_count;
-  if (pool->file.clock < OJO_CLOCK_TSC) return; /* ns are stored as they are */
+  if (core->file.clock < OJO_CLOCK_TSC) return; /* ns are stored as they are */
+  if (count > OJO__ANCHORS_MAX) count = OJO__ANCHORS_MAX; /* a dead tracer's, that somebody writes to */
   if (!keep && core->anchor_idle && count > 1) { /* idle still: this one takes the last one's place */
     count--;
     core->segment_ticks = 0;
@@ -1228,10 +1245,11 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
     best.ns = ns;
   }
   if (count) {
-    last = &core->anchors[count - 1];
-    if (best.tick <= last->tick || best.ns <= last->ns) return; /* clock has not moved: keep it monotone */
-    uint64_t error = (uint64_t)((double)width / 2 * (double)(best.ns - last->ns) /
-                                (double)(best.tick - last->tick));
+    last = core->anchors[count - 1];
+    if (best.tick <= last.tick && best.ns > last.ns + 1000000u && !core->recovering) ojo__clock_leave(core);
+    if (best.tick <= last.tick || best.ns <= last.ns) return; /* clock has not moved: keep it monotone */
+    uint64_t error = (uint64_t)((double)width / 2 * (double)(best.ns - last.ns) /
+                                (double)(best.tick - last.tick));
     if (error > core->anchor_error) core->anchor_error = error;
   }
   if (count == OJO__ANCHORS_MAX) { /* thin by halves: old times stay known, to some ns less */
@@ -1247,6 +1265,7 @@ static void ojo__anchor_take(struct ojo__core *core, bool keep) {
 static void ojo__segment(struct ojo__core *core, uint64_t tick) {
   const struct ojo__anchor *a = core->anchors;
   uint64_t low = 0, high = core->pool->anchor_count;
+  if (high > OJO__ANCHORS_MAX) high = OJO__ANCHORS_MAX; /* as in ojo__anchor_take */
   if (!high) return; /* not a tick of ours: a stamp of another clock. segment_ticks, mult are 0 */
   high--;
   while (high - low > 1) {
@@ -1254,22 +1273,23 @@ static void ojo__segment(struct ojo__core *core, uint64_t tick) {
     if (a[middle].tick <= tick) low = middle;
     else high = middle;
   }
-  if (high == low) { /* one anchor: nothing was harvested yet */
-    core->from = a[0];
+  struct ojo__anchor from = a[low], to = a[high];
+  if (to.tick <= from.tick) { /* one anchor: nothing was harvested yet */
+    core->from = from;
     core->segment_ticks = 0;
     core->segment_mult = 0;
     return;
   }
   __extension__ typedef unsigned __int128 wide;
-  core->from = a[low];
-  core->segment_ticks = a[low + 1].tick - a[low].tick;
-  core->segment_mult = (uint64_t)(((wide)(a[low + 1].ns - a[low].ns) << 40) / core->segment_ticks);
+  core->from = from;
+  core->segment_ticks = to.tick - from.tick;
+  core->segment_mult = (uint64_t)(((wide)(to.ns - from.ns) << 40) / core->segment_ticks);
 }
 
 /* A stored time to ns since the trace's start. */
 OJO__INLINE uint64_t ojo__to_ts(struct ojo__core *core, uint64_t raw) {
   __extension__ typedef unsigned __int128 wide;
-  uint64_t ns, start = core->pool->file.start_monotonic_ns;
+  uint64_t ns, start = core->file.start_monotonic_ns;
   if (raw & OJO__NS_BIT) {
     ns = raw & ~OJO__NS_BIT;
   } else {
@@ -1284,6 +1304,12 @@ OJO__INLINE uint64_t ojo__to_ts(struct ojo__core *core, uint64_t raw) {
 /* ---- >>image ------------------------------------------------------------------------------------ */
 
 static uint64_t ojo__round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+
+/* Thread entries ever used. Never more than the table has, whoever writes to a dead tracer's pool. */
+static uint64_t ojo__threads(const struct ojo__core *core) {
+  uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
+  return fresh < OJO__THREADS_MAX ? fresh : OJO__THREADS_MAX;
+}
 
 static bool ojo__batch_failed(struct ojo__core *core, const char *step) {
   if (!core->batch.error) {
@@ -1320,7 +1346,7 @@ static void ojo__batch_zero(struct ojo__core *core, uint64_t number) {
   memset(b, 0, sizeof *b);
   b->fd = -1;
   b->number = number;
-  b->offset = core->pool->file.header_bytes;
+  b->offset = core->file.header_bytes;
   b->first_ts = UINT64_MAX;
   b->us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
   core->buffer_used = 0;
@@ -1352,7 +1378,7 @@ static void ojo__run_begin(struct ojo__core *core, struct ojo__open_run *run, st
   slot->ts = ojo__to_ts(core, thread->first_raw);
   slot->type = OJO_THREAD | 1u << OJO_EXTENSION_SHIFT;
   slot->flow = thread->number;
-  slot->payload = thread->tid | (uint64_t)core->pool->file.pid << 32;
+  slot->payload = thread->tid | (uint64_t)core->file.pid << 32;
   memset(slot + 1, 0, sizeof *slot);
   memcpy(slot + 1, thread->name, sizeof thread->name);
   core->buffer_used += 2 * OJO_SLOT_BYTES;
@@ -1460,11 +1486,11 @@ static void ojo__level_lost(struct ojo__core *core, struct ojo__open_run *run, s
 }
 
 /* Takes a chunk's events in [from, end) into the file, with a gap before them; `level` keeps what was told so
- * far of their (thread, level). */
-static void ojo__emit(struct ojo__core *core, struct ojo__level *level, const struct ojo__chunk *chunk, uint64_t from,
-                      uint64_t end) {
-  struct ojo__thread *thread = &core->threads[chunk->thread];
-  const unsigned char *base = core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
+ * far of their thread's level `number`. */
+static void ojo__emit(struct ojo__core *core, struct ojo__thread *thread, int number, struct ojo__level *level,
+                      const struct ojo__chunk *chunk, uint64_t from, uint64_t end) {
+  const unsigned char *base =
+      core->recovering ? core->copy : core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
   struct ojo__open_run run;
   ojo__run_begin(core, &run, thread, end - from);
   /* What is missing before the chunk: lost, or overwritten. Losses that were told ahead of it count already. */
@@ -1488,7 +1514,7 @@ static void ojo__emit(struct ojo__core *core, struct ojo__level *level, const st
   uint64_t events = ojo__convert(core, &run, base + from, base + end);
   level->ordinal_harvested += events;
   core->batch.events += events;
-  ojo__run_end(core, &run, thread->number, thread->tid, chunk->level, ordinal,
+  ojo__run_end(core, &run, thread->number, thread->tid, number, ordinal,
                level->lost_harvested + level->overwritten);
 }
 
@@ -1514,17 +1540,25 @@ static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *leve
   pool->gone.lost_harvested = pool->gone.lost_published;
 }
 
-/* Takes a chunk's events below `end` (as loaded with acquire) into the open batch. */
+static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk, uint64_t at);
+
+/* Takes a chunk's events below `end` (as loaded with acquire; in recovery: those that are sound) into the
+ * open batch. */
 static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint64_t end) {
-  struct ojo__level *level = &core->threads[chunk->thread].level[chunk->level];
-  uint32_t from = chunk->harvested;
+  uint32_t from = OJO__PEEK(&chunk->harvested), index = OJO__PEEK(&chunk->thread), number = OJO__PEEK(&chunk->level);
+  if (core->recovering) { /* checked again, on what is used: it may have been changed since */
+    end = ojo__chunk_sound(core, chunk, from);
+    if (end <= from || index >= ojo__threads(core) || number >= OJO__LEVELS) return;
+  }
+  struct ojo__thread *thread = &core->threads[index];
+  struct ojo__level *level = &thread->level[number];
   if (chunk->batch != core->batch.number) {
     OJO__STORE(&chunk->published, from);
     OJO__STORE(&chunk->batch, core->batch.number);
   }
   if (from == end) return;
   ojo__level_enter(core, level);
-  ojo__emit(core, level, chunk, from, end);
+  ojo__emit(core, thread, (int)number, level, chunk, from, end);
   OJO__STORE(&chunk->harvested, (uint32_t)end);
 }
 
@@ -1572,7 +1606,7 @@ static void ojo__emit_nobody(struct ojo__core *core, struct ojo__level *level, s
 static bool ojo__file_end(struct ojo__core *core, uint8_t flags) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
-  ojo_file_header header = pool->file;
+  ojo_file_header header = core->file;
   bool ok = ojo__buffer_write(core) && !b->error;
   if (pool->overflow == OJO_OVERFLOW_DROP_OLDEST) flags |= OJO_FILE_SNAPSHOT;
   header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | flags);
@@ -1583,11 +1617,12 @@ static bool ojo__file_end(struct ojo__core *core, uint8_t flags) {
   header.anchor_error_ns = (uint32_t)(core->anchor_error < UINT32_MAX ? core->anchor_error : UINT32_MAX);
   header.crc = 0;
   header.crc = ojo__crc32c(0, &header, sizeof header);
-  ok = ok && ojo__write_all(core, (unsigned char *)pool + pool->schema_at, header.header_bytes - sizeof header,
+  ok = ok && ojo__write_all(core, (unsigned char *)pool + core->schema_at, header.header_bytes - sizeof header,
                             sizeof header);
   return ok && ojo__write_all(core, &header, sizeof header, 0);
 }
 
+/* `pool` is a copy of the header: nobody changes it between its check and its use. */
 static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
   const ojo_file_header *file = &pool->file;
   uint64_t schema = ojo__round_up(sizeof *pool, 64), count = pool->chunk_count;
@@ -1605,11 +1640,20 @@ static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
       pool->chunks_at != chunks || pool->data_at != data || count >= OJO__LIST_INDEX ||
       pool->bytes != data + count * OJO__CHUNK_BYTES || pool->bytes != file_bytes)
     return false;
-  if (pool->threads_fresh > OJO__THREADS_MAX || pool->anchor_count > OJO__ANCHORS_MAX) return false;
-  const struct ojo__anchor *a = (const struct ojo__anchor *)(const void *)((const char *)pool + anchors);
-  for (uint64_t i = 1; i < pool->anchor_count; i++)
+  return pool->threads_fresh <= OJO__THREADS_MAX && pool->anchor_count <= OJO__ANCHORS_MAX;
+}
+
+static bool ojo__anchors_sound(const struct ojo__anchor *a, uint64_t count) {
+  for (uint64_t i = 1; i < count; i++)
     if (a[i].tick <= a[i - 1].tick || a[i].ns <= a[i - 1].ns) return false;
   return true;
+}
+
+/* The name of the open batch's file. False: it is none, or leads elsewhere. */
+static bool ojo__batch_name(const struct ojo__pool *pool, char name[64]) {
+  memcpy(name, pool->staging_name, 64);
+  name[63] = 0;
+  return strncmp(name, "trace_", 6) == 0 && !strchr(name, '/');
 }
 
 /* Was the batch published whose number a chunk or level bears? If it is the open one, its file in staging/
@@ -1617,8 +1661,10 @@ static bool ojo__pool_sound(const struct ojo__pool *pool, uint64_t file_bytes) {
 static bool ojo__batch_done(struct ojo__core *dead, uint64_t number) {
   struct ojo__pool *pool = dead->pool;
   struct stat st;
+  char name[64];
   if (number <= pool->batch_published || number < pool->open_batch) return true;
-  if (fstatat(dead->staging_fd, pool->staging_name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
+  if (!ojo__batch_name(pool, name)) return false; /* rather twice than not at all */
+  if (fstatat(dead->staging_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
   return st.st_nlink > 1;
 }
 
@@ -1632,15 +1678,17 @@ static bool ojo__present(struct ojo__core *dead, const void *from, uint64_t byte
   return bytes == 0 || dead->lock_fd < 0 || lseek(dead->lock_fd, at, SEEK_HOLE) >= at + (off_t)bytes;
 }
 
-/* How far a chunk's events are sound: all that was committed, unless somebody else wrote to the pool. */
-static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk) {
+/* How far a chunk's events from `at` on are sound: all that was committed, unless somebody else wrote to the
+ * pool. Somebody may do so now: they are copied first, to the same place in dead->copy. */
+static uint64_t ojo__chunk_sound(struct ojo__core *dead, const struct ojo__chunk *chunk, uint64_t at) {
   const unsigned char *base = dead->data + (uint64_t)(chunk - dead->chunks) * OJO__CHUNK_BYTES;
-  uint64_t at = chunk->harvested, end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
+  uint64_t end = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
   if (end > OJO__CHUNK_LIMIT || at > end || end % OJO_SLOT_BYTES || at % OJO_SLOT_BYTES) return 0;
   if (!ojo__present(dead, base, end)) return 0;
+  memcpy(dead->copy + at, base + at, end - at);
   while (at < end) {
     uint32_t type;
-    memcpy(&type, base + at + offsetof(ojo_event, type), sizeof type);
+    memcpy(&type, dead->copy + at + offsetof(ojo_event, type), sizeof type);
     uint64_t size = (uint64_t)OJO_SLOT_BYTES * (1 + (type >> OJO_EXTENSION_SHIFT));
     if (size > end - at) break;
     at += size;
@@ -1672,30 +1720,33 @@ static void ojo__sort(struct ojo__noted *noted, uint32_t count) {
   }
 }
 
-/* A core for a dead tracer's pool, or a copy of it, which was found sound and has so many bytes on disk.
- * Descriptors are the caller's. False: no memory. */
-static bool ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool, uint64_t bytes_present) {
+/* A core for a dead tracer's pool, or a copy of it, whose header, copied to `head`, was found sound, and whose
+ * file has so many bytes in fact. Descriptors are the caller's. False: no memory. */
+static bool ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool, const struct ojo__pool *head,
+                             uint64_t bytes_present) {
   unsigned char *at = (unsigned char *)pool;
   dead->pool = pool;
-  dead->chunk_count = pool->chunk_count;
-  dead->anchors = (struct ojo__anchor *)(void *)(at + pool->anchors_at);
-  dead->threads = (struct ojo__thread *)(void *)(at + pool->threads_at);
-  dead->chunks = (struct ojo__chunk *)(void *)(at + pool->chunks_at);
-  dead->data = at + pool->data_at;
-  dead->desc.checksums = (pool->file.flags & OJO_FILE_CHECKSUMS) != 0;
+  dead->file = head->file;
+  dead->chunk_count = head->chunk_count;
+  dead->anchors = (struct ojo__anchor *)(void *)(at + head->anchors_at);
+  dead->threads = (struct ojo__thread *)(void *)(at + head->threads_at);
+  dead->chunks = (struct ojo__chunk *)(void *)(at + head->chunks_at);
+  dead->data = at + head->data_at;
+  dead->schema_at = head->schema_at;
+  dead->desc.checksums = (head->file.flags & OJO_FILE_CHECKSUMS) != 0;
   dead->recovering = true;
   dead->batch.fd = -1;
-  pool->staging_name[sizeof pool->staging_name - 1] = 0;
-  if (strncmp(pool->staging_name, "trace_", 6) != 0 || strchr(pool->staging_name, '/')) pool->staging_name[0] = 0;
   /* A chunk that holds events has at least a page, however many chunks the pool says that it has. */
   dead->noted_room = bytes_present / 4096 < dead->chunk_count ? (uint32_t)(bytes_present / 4096) : dead->chunk_count;
   dead->noted = (struct ojo__noted *)malloc((dead->noted_room + (size_t)1) * sizeof *dead->noted);
   dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
-  return dead->noted && dead->buffer;
+  dead->copy = (unsigned char *)malloc(OJO__CHUNK_BYTES);
+  return dead->noted && dead->buffer && dead->copy;
 }
 static void ojo__dead_detach(struct ojo__core *dead) {
   free(dead->noted);
   free(dead->buffer);
+  free(dead->copy);
 }
 
 /* Rolls a dead pool's unpublished batch back, and lists the chunks that still hold events. `done`: its last
@@ -1704,9 +1755,10 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   struct ojo__pool *pool = dead->pool;
   *done = ojo__batch_done(dead, pool->open_batch);
   dead->noted_count = 0;
-  for (uint64_t i = 0; i <= pool->threads_fresh; i++)
+  uint64_t threads = ojo__threads(dead);
+  for (uint64_t i = 0; i <= threads; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
-      struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
+      struct ojo__level *level = i < threads ? &dead->threads[i].level[k] : &pool->nobody;
       if (level->batch >= pool->open_batch && !*done) ojo__level_roll_back(pool, level);
     }
   for (uint32_t i = 0; i < dead->chunk_count && dead->noted_count < dead->noted_room; i++) {
@@ -1718,16 +1770,16 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
     }
     uint64_t lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
     if ((lease & OJO__STATE) == OJO__FREE) continue;
-    if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
+    uint32_t thread = OJO__PEEK(&chunk->thread), level = OJO__PEEK(&chunk->level);
+    if (thread >= threads || level >= OJO__LEVELS) continue;
     if (chunk->batch >= pool->open_batch && !*done) OJO__STORE(&chunk->harvested, chunk->published);
-    uint64_t end = ojo__chunk_sound(dead, chunk);
-    if (end <= chunk->harvested) continue;
+    uint32_t harvested = OJO__PEEK(&chunk->harvested);
+    if (ojo__chunk_sound(dead, chunk, harvested) <= harvested) continue;
     n->index = i;
-    n->thread = dead->threads[chunk->thread].number;
-    n->level = chunk->level;
+    n->thread = dead->threads[thread].number;
+    n->level = level;
     n->ordinal = chunk->ordinal;
     n->lease = lease;
-    n->committed = end;
     dead->noted_count++;
   }
   ojo__sort(dead->noted, dead->noted_count);
@@ -1736,8 +1788,8 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
 /* Takes all that ojo__dead_list found into the open file. */
 static void ojo__dead_drain(struct ojo__core *dead) {
   for (uint32_t i = 0; i < dead->noted_count; i++)
-    ojo__harvest(dead, &dead->chunks[dead->noted[i].index], dead->noted[i].committed);
-  for (uint64_t i = 0; i < dead->pool->threads_fresh; i++)
+    ojo__harvest(dead, &dead->chunks[dead->noted[i].index], 0);
+  for (uint64_t i = 0, threads = ojo__threads(dead); i < threads; i++)
     for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
       ojo__harvest_losses(dead, &dead->threads[i], k);
 }
@@ -1780,7 +1832,7 @@ static int ojo__pool_image(const char *path, char *why, size_t why_bytes) {
   const char *reason = NULL;
   char staging[PATH_MAX + 16];
   struct ojo__core *dead = (struct ojo__core *)calloc(1, sizeof *dead);
-  struct ojo__pool *pool = NULL;
+  struct ojo__pool *pool = NULL, head;
   bool done = false;
   if (fd < 0 || fstat(fd, &st) != 0) reason = strerror(errno);
   else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < sizeof *pool) reason = "not a pool of an ojo tracer";
@@ -1789,17 +1841,21 @@ static int ojo__pool_image(const char *path, char *why, size_t why_bytes) {
     map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED || !dead) reason = "out of memory";
     else if (!ojo__copy_sparse(fd, (unsigned char *)map, st.st_size)) reason = "it can't be read, or changes";
-    else if (!ojo__pool_sound((struct ojo__pool *)map, (uint64_t)st.st_size))
-      reason = "not a pool, or not of this version of ojo.h";
+    else {
+      pool = (struct ojo__pool *)map;
+      memcpy(&head, pool, sizeof head);
+      if (!ojo__pool_sound(&head, (uint64_t)st.st_size) ||
+          !ojo__anchors_sound((struct ojo__anchor *)(void *)((char *)map + head.anchors_at), head.anchor_count))
+        reason = "not a pool, or not of this version of ojo.h";
+    }
   }
   if (fd >= 0) close(fd); /* the lock too: a recoverer would take it for the owner's */
   if (!reason) {
-    pool = (struct ojo__pool *)map;
     dead->lock_fd = dead->output_fd = -1;
-    snprintf(staging, sizeof staging, "%.*s/staging", PATH_MAX - 1, pool->dir);
+    snprintf(staging, sizeof staging, "%.*s/staging", PATH_MAX - 1, head.dir);
     dead->staging_fd = open(staging, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); /* says if a batch was renamed */
     memory = (int)syscall(SYS_memfd_create, "ojo-pool", 1u /* MFD_CLOEXEC */);
-    if (!ojo__dead_attach(dead, pool, (uint64_t)st.st_blocks * 512) || memory < 0) reason = "out of memory";
+    if (!ojo__dead_attach(dead, pool, &head, (uint64_t)st.st_blocks * 512) || memory < 0) reason = "out of memory";
   }
   if (!reason) {
     ojo__batch_zero(dead, pool->open_batch + 1);
@@ -1816,7 +1872,7 @@ static int ojo__pool_image(const char *path, char *why, size_t why_bytes) {
     if (memory >= 0) close(memory);
     memory = -1;
   }
-  if (pool && dead->staging_fd >= 0) close(dead->staging_fd);
+  if (dead && dead->pool && dead->staging_fd >= 0) close(dead->staging_fd);
   if (dead) ojo__dead_detach(dead);
   free(dead);
   if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
@@ -1870,6 +1926,7 @@ __attribute__((weak, visibility("default"))) uint32_t ojo__flow_count_shared;
 static pthread_mutex_t ojo__lock = PTHREAD_MUTEX_INITIALIZER; /* open, close, fork */
 static struct ojo__core *ojo__cores;                          /* under it */
 static uint64_t ojo__closings;
+static void ojo__fork_look(void);
 static pthread_key_t ojo__key;
 static bool ojo__key_made;
 static pthread_once_t ojo__once = PTHREAD_ONCE_INIT;
@@ -1937,6 +1994,11 @@ static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
   ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
 }
 static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
+
+/* A deadline set at most `most` ns ahead: a clock that goes back (a restored process) does not put it off. */
+static uint64_t ojo__deadline(uint64_t end, uint64_t now, uint64_t most) {
+  return end > now + most ? now + most : end;
+}
 
 OJO_API uint64_t ojo__clock_raw(const ojo_tracer *t) {
   uint64_t ns = t->clock == OJO_CLOCK_MANUAL ? OJO__PEEK(&t->manual_now_ns) : ojo__clock_ns(CLOCK_MONOTONIC);
@@ -2506,9 +2568,12 @@ static bool ojo__may_block(struct ojo__core *core, int level) {
 static bool ojo__block(struct ojo__core *core, struct ojo__context *context, int level) {
   if (!ojo__may_block(core, level)) return false;
   int saved = errno;
-  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)core->desc.block_timeout_ms * 1000000u, now = 0;
+  uint64_t most = (uint64_t)core->desc.block_timeout_ms * 1000000u, end = UINT64_MAX, now = 0;
   bool got = false;
-  while (!got && !OJO__LOAD(&core->stop) && (now = ojo__clock_ns(CLOCK_MONOTONIC)) < end) {
+  while (!got && !OJO__LOAD(&core->stop)) {
+    now = ojo__clock_ns(CLOCK_MONOTONIC);
+    end = ojo__deadline(end, now, most);
+    if (now >= end) break;
     __atomic_fetch_add(&core->waiters, 1, __ATOMIC_SEQ_CST);
     uint32_t seen = __atomic_load_n(&core->freed, __ATOMIC_SEQ_CST); /* before the list is tried again */
     got = ojo__change(core, context, level);
@@ -2672,11 +2737,11 @@ static void ojo__name(char *out, uint64_t us, uint64_t sequence) {
 
 /* Creates a file in staging/, with a name of its own. A directory that was removed under us is made anew. */
 static bool ojo__staging_create(struct ojo__core *core) {
-  struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
   for (int reopened = 0;;) {
-    ojo__name(pool->staging_name, b->us, core->sequence++);
-    b->fd = ojo__openat(core->staging_fd, pool->staging_name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
+    ojo__name(b->name, b->us, core->sequence++);
+    memcpy(core->pool->staging_name, b->name, sizeof b->name); /* for a recoverer; what he makes of it is not used here */
+    b->fd = ojo__openat(core->staging_fd, b->name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     if (b->fd >= 0) return true;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
     core->sequence--; /* a recoverer goes on from open_batch */
@@ -2694,23 +2759,33 @@ static bool ojo__batch_begin(struct ojo__core *core) {
 
 /* Puts staging/b into output/ under a name that is not taken. */
 static bool ojo__rename(struct ojo__core *core) {
-  struct ojo__pool *pool = core->pool;
+  const char *from = core->batch.name;
+  char to[64];
   int reopened = 0;
-  memcpy(pool->output_name, pool->staging_name, sizeof pool->output_name);
-  for (;; ojo__name(pool->output_name, core->batch.us, core->sequence++)) {
-    if (syscall(SYS_renameat2, core->staging_fd, pool->staging_name, core->output_fd, pool->output_name,
-                1u /* RENAME_NOREPLACE */) == 0)
+  memcpy(to, from, sizeof to);
+  for (;; ojo__name(to, core->batch.us, core->sequence++)) {
+    memcpy(core->pool->output_name, to, sizeof to);
+    if (syscall(SYS_renameat2, core->staging_fd, from, core->output_fd, to, 1u /* RENAME_NOREPLACE */) == 0)
       return true;
     if (errno == EEXIST) continue;
     /* output/ was removed: made anew. (If staging/ was too, the file is gone, and the next try fails) */
     if (errno == ENOENT && !reopened++ && ojo__open_dirs(core) == OJO_OK) continue;
     if (errno != ENOSYS && errno != EINVAL) return ojo__batch_failed(core, "rename a file into output/");
-    if (linkat(core->staging_fd, pool->staging_name, core->output_fd, pool->output_name, 0) == 0) {
-      unlinkat(core->staging_fd, pool->staging_name, 0);
+    if (linkat(core->staging_fd, from, core->output_fd, to, 0) == 0) {
+      unlinkat(core->staging_fd, from, 0);
       return true;
     }
     if (errno != EEXIST) return ojo__batch_failed(core, "link a file into output/");
   }
+}
+
+/* The file of pool->going is gone. Stores totals, so that a recoverer may do it again. */
+static void ojo__deleted(struct ojo__pool *pool) {
+  pool->gone.first_ts = pool->going.first_ts;
+  pool->gone.last_ts = pool->going.last_ts;
+  OJO__STORE(&pool->gone.lost, pool->going.lost);
+  OJO__STORE(&pool->gone.events, pool->going.events);
+  OJO__STORE(&pool->going.under_way, 0);
 }
 
 /* Deletes the oldest batches so that one of `bytes` more fits. What was in them, losses that only they
@@ -2720,19 +2795,24 @@ static void ojo__delete_oldest(struct ojo__core *core, uint64_t bytes) {
   size_t drop = 0;
   for (; drop < core->published_count && core->published_bytes + bytes > core->desc.disk_bytes_max; drop++) {
     struct ojo__published *p = &core->published[drop];
+    struct ojo__pool *pool = core->pool;
     core->published_bytes -= p->bytes;
+    bool told = pool->gone.events == pool->gone.events_harvested &&
+                pool->gone.lost == pool->gone.lost_harvested; /* all before: a new range */
+    pool->going.first_ts = told || p->first_ts < pool->gone.first_ts ? p->first_ts : pool->gone.first_ts;
+    pool->going.last_ts = told || p->last_ts > pool->gone.last_ts ? p->last_ts : pool->gone.last_ts;
+    pool->going.lost = pool->gone.lost + p->lost;
+    pool->going.events = pool->gone.events + p->events + p->deleted;
+    memcpy(pool->going.name, p->name, sizeof pool->going.name);
+    OJO__STORE(&pool->going.under_way, 1); /* before the file goes: a recoverer looks whether it did */
     if (unlinkat(core->output_fd, p->name, 0) != 0) {
       if (errno != ENOENT)
         ojo__log_kind(core, 1, "can't delete a file of %s/output for disk_bytes_max: %s", core->dir,
                       strerror(errno));
+      OJO__STORE(&pool->going.under_way, 0);
       continue;
     }
-    bool told = core->pool->gone.events == core->pool->gone.events_harvested &&
-                core->pool->gone.lost == core->pool->gone.lost_harvested; /* all before: a new range */
-    if (told || p->first_ts < core->pool->gone.first_ts) core->pool->gone.first_ts = p->first_ts;
-    if (told || p->last_ts > core->pool->gone.last_ts) core->pool->gone.last_ts = p->last_ts;
-    core->pool->gone.lost += p->lost;
-    core->pool->gone.events += p->events + p->deleted;
+    ojo__deleted(pool);
     OJO__SET(&core->deleted, core->deleted + p->events);
   }
   core->published_count -= drop;
@@ -2799,7 +2879,7 @@ static void ojo__remember(struct ojo__core *core, uint64_t bytes) {
 /* Undoes an unpublished batch: first what was taken goes back, then the file goes. */
 static void ojo__roll_back(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
-  uint64_t number = core->batch.number, fresh = OJO__LOAD(&pool->threads_fresh);
+  uint64_t number = core->batch.number, fresh = ojo__threads(core);
   for (uint32_t i = core->queue_head; i != core->queue_next; i = core->chunks[i].next - 1)
     if (core->chunks[i].batch == number) OJO__STORE(&core->chunks[i].harvested, core->chunks[i].published);
   for (uint32_t i = 0; i < core->noted_count; i++) {
@@ -2815,7 +2895,7 @@ static void ojo__roll_back(struct ojo__core *core) {
   core->queue_next = core->queue_head;
   pool->last_number = pool->batches - 1;
   ojo__close_fd(&core->batch.fd);
-  if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
+  if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0);
   core->batch.number = 0;
   core->buffer_used = 0;
 }
@@ -2860,8 +2940,6 @@ static bool ojo__batch_end(struct ojo__core *core) {
   ojo__remember(core, bytes);
   core->batch_target *= 2;
   if (core->batch_target > core->desc.flush_bytes || !core->batch_target) core->batch_target = core->desc.flush_bytes;
-  if (core->logged) ojo__log(core, "writing to %s again", core->dir);
-  core->logged = false;
   b->number = 0;
   return true;
 }
@@ -2917,7 +2995,7 @@ static bool ojo__batch_room(struct ojo__core *core) {
 }
 
 static bool ojo__losses_pending(struct ojo__core *core) {
-  uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
+  uint64_t fresh = ojo__threads(core);
   for (uint64_t i = 0; i < fresh; i++)
     for (int k = 0; OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE && k <= OJO__LEVELS; k++)
       if (OJO__LOAD(&core->threads[i].level[k].lost) > core->threads[i].level[k].lost_harvested) return true;
@@ -3079,6 +3157,10 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
   if (ok && core->batch.number) ok = ojo__batch_end(core);
   else if (ok) ojo__free_taken(core);
   if (ok && any) ojo__retire_threads(core);
+  if (ok && !enough && core->logged) { /* all of it: on a full disk small batches may fit, and the next not */
+    ojo__log(core, "writing to %s again", core->dir);
+    core->logged = false;
+  }
   return ok;
 }
 
@@ -3192,20 +3274,21 @@ static void ojo__snapshot_events(struct ojo__core *core) {
   uint64_t entries = OJO__LOAD(&core->pool->threads_fresh);
   for (uint32_t i = 0; i < core->noted_count && !core->batch.error;) {
     struct ojo__noted *first = &core->noted[i], *n = first;
+    struct ojo__thread *thread = &core->threads[first->thread];
     bool any = false;
-    told = ojo__untold(&core->threads[first->thread].level[first->level]);
+    told = ojo__untold(&thread->level[first->level]);
     for (; i < core->noted_count && n->thread == first->thread && n->level == first->level; n = &core->noted[++i]) {
       bool late = !n->pinned;
       if (late && !ojo__pin(core, n)) continue;
       if (n->committed) {
-        ojo__emit(core, &told, &core->chunks[n->index], 0, n->committed);
+        ojo__emit(core, thread, (int)first->level, &told, &core->chunks[n->index], 0, n->committed);
         any = true;
       }
       if (late) ojo__unpin(core, n);
     }
     if (!any) continue;
-    core->threads[first->thread].level[first->level].batch = core->batch.number;
-    ojo__emit_losses(core, &told, &core->threads[first->thread], (int)first->level);
+    thread->level[first->level].batch = core->batch.number;
+    ojo__emit_losses(core, &told, thread, (int)first->level);
   }
   for (uint64_t i = 0; i < entries; i++) /* those of whom no chunk is left */
     for (int k = 0; k <= OJO__LEVELS && OJO__LOAD(&core->threads[i].state) != OJO__THREAD_FREE; k++) {
@@ -3269,7 +3352,7 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
     int error = b->error;
     const char *failed = b->failed;
     if (path) unlink(beside);
-    else unlinkat(core->staging_fd, pool->staging_name, 0);
+    else unlinkat(core->staging_fd, core->batch.name, 0);
     ojo__close_fd(&b->fd);
     OJO__SET(&core->write_errors, core->write_errors + 1);
     if (!core->mute)
@@ -3308,6 +3391,10 @@ static bool ojo__pass(struct ojo__core *core, bool all) {
   ojo__pass_begin(core, &before);
   if (!ojo__recorder(core)) ojo__trim(core, start);
   bool ok = ojo__recorder(core) ? ojo__tend(core) : ojo__pass_locked(core, all);
+  if (core->clock_left)
+    ojo__log(core, "%s: the processor's counter went back: CLOCK_MONOTONIC from now on; the times of events since the "
+             "last pass may be wrong", core->dir);
+  core->clock_left = false;
   ojo__pass_end(core, &before);
   uint64_t took = ojo__clock_ns(CLOCK_MONOTONIC) - start;
   if (took > OJO__PEEK(&core->flush_ns_max)) OJO__SET(&core->flush_ns_max, took);
@@ -3391,10 +3478,24 @@ static void ojo__on_signal(int signo, siginfo_t *info, void *context) {
   errno = saved;
 }
 
+/* Waits until the flusher has done what request `mine` asked for, at most so long since `begun`. Signal-safe. */
+static ojo_result ojo__await(struct ojo__core *core, uint32_t mine, uint64_t begun, uint64_t most_ms) {
+  uint64_t end = begun + most_ms * 1000000u, now;
+  for (;;) {
+    uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
+    if ((int32_t)(done - mine) >= 0) return OJO_OK;
+    uint32_t ended = OJO__LOAD(&core->ended); /* closed meanwhile, by a pass that came after the call */
+    if (ended) return ended == 1 ? OJO_OK : OJO_ERR_IO;
+    now = ojo__clock_ns(CLOCK_MONOTONIC);
+    if (now >= (end = ojo__deadline(end, now, most_ms * 1000000u))) return OJO_ERR_TIMEOUT;
+    ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
+  }
+}
+
 static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   int saved = errno;
   uint32_t tid = (uint32_t)syscall(SYS_gettid);
-  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__CRASH_WAIT_MS * 1000000u;
+  uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
   for (int wait = 0; wait < 2 && !ojo__local.crashing; wait++) /* first all are asked, then all are waited for */
     for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
       if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
@@ -3405,12 +3506,7 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
         core->crash_request = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
         ojo__wake_flusher(core);
       } else {
-        for (uint64_t now;;) {
-          uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
-          if ((int32_t)(done - core->crash_request) >= 0 || OJO__LOAD(&core->ended)) break;
-          if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) break;
-          ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
-        }
+        ojo__await(core, core->crash_request, begun, OJO__CRASH_WAIT_MS);
       }
     }
   ojo__local.crashing = true; /* a crash in the handler below is no news */
@@ -3434,7 +3530,7 @@ static bool ojo__install(int signo, void (*handler)(int, siginfo_t *, void *)) {
 static void *ojo__flusher(void *argument) {
   struct ojo__core *core = (struct ojo__core *)argument;
   struct ojo__pool *pool = core->pool;
-  uint64_t interval = (uint64_t)core->desc.flush_interval_ms * 1000000u, wait = 0, end = 0;
+  uint64_t interval = (uint64_t)core->desc.flush_interval_ms * 1000000u, wait = 0, end = UINT64_MAX;
   uint64_t due = ojo__clock_ns(CLOCK_MONOTONIC) + interval; /* when all must go out, full batch or not */
   bool failed = false;
   prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
@@ -3443,6 +3539,7 @@ static void *ojo__flusher(void *argument) {
     uint32_t seen = __atomic_load_n(&core->wake, __ATOMIC_SEQ_CST);
     if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
       uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
+      due = ojo__deadline(due, now, interval);
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
       /* The bytes queued are read after sleeping is set; a recorder does it the other way round. */
       if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes ||
@@ -3468,8 +3565,8 @@ static void *ojo__flusher(void *argument) {
       continue;
     }
     uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
-    if (stop && !end) end = now + (uint64_t)OJO__WAIT_MS * 1000000u;
-    failed = stop && now > end;
+    if (stop) end = ojo__deadline(end, now, (uint64_t)OJO__WAIT_MS * 1000000u);
+    failed = stop && now >= end;
     if (failed) break;
     wait = wait ? (wait < 500000000u ? wait * 2 : 1000000000u) : 20000000u; /* try again after 20 ms .. 1 s */
     ojo__futex_wait(&core->stop, stop, wait);
@@ -3586,17 +3683,33 @@ static ojo_result ojo__open_dirs(struct ojo__core *core) {
  * its own: a recoverer that is killed leaves a pool to which the same applies, and two are kept apart by
  * the pool's lock. The pool's contents are not trusted: every index and length is checked before use. */
 
+/* Header, anchors and thread entries in use: present, lest a hole raise SIGBUS where the tmpfs is full. */
+static bool ojo__recover_present(struct ojo__core *dead, const struct ojo__pool *head) {
+  return ojo__populate(dead, dead->pool, sizeof *head) &&
+         ojo__populate(dead, dead->anchors, head->anchor_count * sizeof *dead->anchors) &&
+         ojo__populate(dead, dead->threads, head->threads_fresh * sizeof *dead->threads);
+}
+
 /* Writes a dead pool's events as one batch. False: they can't be written now; the pool stays. */
 static bool ojo__recover_write(struct ojo__core *dead) {
   struct ojo__pool *pool = dead->pool;
+  char name[64];
   bool done = false;
   ojo__dead_list(dead, &done);
+  if (OJO__LOAD(&pool->going.under_way)) { /* killed around a deletion for disk_bytes_max: did it happen? */
+    struct stat st;
+    memcpy(name, pool->going.name, sizeof name);
+    name[sizeof name - 1] = 0;
+    if (!strchr(name, '/') && fstatat(dead->output_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
+      ojo__deleted(pool);
+    OJO__STORE(&pool->going.under_way, 0);
+  }
   if (done && pool->open_batch) { /* noted, since our own file's name will take the place of the one that tells */
     pool->batches = pool->last_number + 1;
     OJO__STORE(&pool->batch_published, pool->open_batch);
   } else pool->last_number = pool->batches - 1;
   /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
-  if (pool->staging_name[0]) unlinkat(dead->staging_fd, pool->staging_name, 0);
+  if (ojo__batch_name(pool, name)) unlinkat(dead->staging_fd, name, 0);
   bool ok = true;
   if (dead->noted_count || ojo__losses_pending(dead)) {
     ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
@@ -3666,16 +3779,21 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     return ojo__recover_cannot(opener, path, error);
   }
   fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK); /* mapped: not the description that locks */
-  struct ojo__pool *pool = NULL;
+  struct stat mapped;
+  struct ojo__pool *pool = NULL, head;
   void *map = MAP_FAILED;
-  if (fd >= 0 && (uint64_t)st.st_size >= sizeof *pool)
+  if (fd >= 0 && (fstat(fd, &mapped) != 0 || mapped.st_dev != st.st_dev || mapped.st_ino != st.st_ino)) {
+    ojo__close_fd(&fd); /* another file than the one that we locked */
+    errno = ESTALE;
+  }
+  if (fd >= 0 && (uint64_t)st.st_size >= sizeof head && pread(lock, &head, sizeof head, 0) == (ssize_t)sizeof head)
     map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (fd >= 0) close(fd);
   if (map != MAP_FAILED) pool = (struct ojo__pool *)map;
   struct ojo__core *dead = (struct ojo__core *)calloc(1, sizeof *dead);
   ojo_tracer t;
   memset(&t, 0, sizeof t);
-  if (pool && dead && ojo__pool_sound(pool, (uint64_t)st.st_size)) {
+  bool sound = pool && dead && ojo__pool_sound(&head, (uint64_t)st.st_size);
+  if (sound) {
     dead->t = &t;
     dead->desc = opener->desc;
     dead->desc.disk_bytes_max = 0;
@@ -3684,21 +3802,29 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     dead->dir = opener->dir;
     dead->staging_fd = opener->staging_fd;
     dead->output_fd = opener->output_fd;
-    dead->sequence = pool->open_batch; /* names go on where the dead one's ended */
     dead->lock_fd = lock;
+    dead->pool_fd = fd;
     dead->queue_head = dead->queue_next = dead->queue_tail = OJO__NONE;
+    if (!ojo__dead_attach(dead, pool, &head, (uint64_t)st.st_blocks * 512)) result = OJO_ERR_MEMORY;
+    else if (!ojo__recover_present(dead, &head)) {
+      ojo__log(opener, "%s: no room in /dev/shm to recover %s: its events wait there", opener->dir, path);
+      result = OJO_ERR_IO;
+    } else sound = ojo__anchors_sound(dead->anchors, head.anchor_count);
+  }
+  if (sound && result == OJO_OK) {
+    dead->sequence = pool->open_batch; /* names go on where the dead one's ended */
     sigset_t before;
     ojo__file_signal(true, &before);
-    if (!ojo__dead_attach(dead, pool, (uint64_t)st.st_blocks * 512) || !ojo__recover_write(dead)) result = OJO_ERR_IO;
-    ojo__dead_detach(dead);
+    if (!ojo__recover_write(dead)) result = OJO_ERR_IO;
     opener->staging_fd = dead->staging_fd; /* ojo__open_dirs may have changed them */
     opener->output_fd = dead->output_fd;
     ojo__file_signal(false, &before);
     if (result != OJO_OK) ojo__log(opener, "%s: the events of %s wait there", opener->dir, path);
     else
       ojo__log(opener, "recovered %llu events of process %u, which did not close its tracer, into %s/output",
-               (unsigned long long)dead->written, (unsigned)pool->file.pid, opener->dir);
-  } else if (st.st_size == 0 || (pool && dead && pool->magic[0] == 0)) {
+               (unsigned long long)dead->written, (unsigned)head.file.pid, opener->dir);
+  } else if (result != OJO_OK) { /* said above */
+  } else if (st.st_size == 0 || (pool && dead && head.magic[0] == 0)) {
     result = OJO_OK; /* its owner died while it opened: there are no events */
   } else if (pool && dead) {
     ojo__log(opener, "%s is no pool of this version of ojo.h: left alone", path);
@@ -3712,15 +3838,34 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     unlinkat(opener->staging_fd, link, 0);
     unlink(path);
   }
+  if (dead) ojo__dead_detach(dead);
   free(dead);
   if (map != MAP_FAILED) munmap(map, (size_t)st.st_size);
+  ojo__close_fd(&fd);
   close(lock);
   return result;
 }
 
+/* A dead tracer's pool whose directory, or link in it, is not here: deleted, or in another container that
+ * shares /dev/shm. Nobody here will recover it, and it holds memory; but what it holds is not ours to throw
+ * away, nor to take into a directory that has the same name by chance. */
+static bool ojo__pool_lost(int fd, const char *name, const struct stat *st, time_t now, char where[PATH_MAX]) {
+  struct ojo__pool head;
+  char link[PATH_MAX + 64];
+  if (st->st_ctime + 60 >= now || pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head) return false;
+  if (memcmp(head.magic, "ojopool", 8) != 0 || head.version != OJO__POOL_VERSION || head.dir[0] != '/') return false;
+  memcpy(where, head.dir, PATH_MAX);
+  where[PATH_MAX - 1] = 0;
+  snprintf(link, sizeof link, "%s/staging/pool_%.32s.link", where, name + 37);
+  return access(link, F_OK) != 0 && errno == ENOENT && flock(fd, LOCK_SH | LOCK_NB) == 0;
+}
+
 /* Removes pools without a link: their owners died between the creation of the two, and recorded nothing.
- * Those being created now are told by their age. */
-static void ojo__remove_unborn(void) {
+ * Those being created now are told by their age. Tells of pools without a directory. */
+static void ojo__remove_unborn(struct ojo__core *opener) {
+  char where[PATH_MAX], path[PATH_MAX] = "", name[80] = "";
+  unsigned lost = 0;
+  unsigned long long kib = 0;
   DIR *dir = opendir("/dev/shm");
   struct stat st;
   struct timespec now;
@@ -3731,14 +3876,26 @@ static void ojo__remove_unborn(void) {
     int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) continue;
     /* Looked at before it is locked, lest a recoverer take our lock for its owner's, and again behind it */
-    bool unborn = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_ctime + 2 < now.tv_sec;
+    bool mine = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid();
+    bool unborn = mine && st.st_ctime + 2 < now.tv_sec;
     for (int i = 0; unborn && i < 2; i++)
       unborn = fstat(fd, &st) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)) &&
                (i == 1 || flock(fd, LOCK_EX | LOCK_NB) == 0);
     if (unborn) unlinkat(dirfd(dir), entry->d_name, 0);
+    else if (mine && magic && ojo__pool_lost(fd, entry->d_name, &st, now.tv_sec, where)) {
+      if (!lost++) {
+        memcpy(path, where, sizeof path);
+        snprintf(name, sizeof name, "%.79s", entry->d_name);
+      }
+      kib += (unsigned long long)st.st_blocks / 2;
+    }
     close(fd);
   }
   if (dir) closedir(dir);
+  if (lost) /* an empty link is enough: its name implies the pool's */
+    ojo__log(opener, "%u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in "
+             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and recover DIR",
+             lost, kib, name, path, name + 37);
 }
 
 static ojo_result ojo__recover_all(struct ojo__core *opener) {
@@ -3749,7 +3906,7 @@ static ojo_result ojo__recover_all(struct ojo__core *opener) {
     if (copy >= 0) close(copy);
     return OJO_ERR_IO;
   }
-  ojo__remove_unborn();
+  ojo__remove_unborn(opener);
   for (struct dirent *entry; (entry = readdir(dir));) {
     size_t length = strlen(entry->d_name);
     if (strncmp(entry->d_name, "pool_", 5) != 0 || length < 10 || strcmp(entry->d_name + length - 5, ".link") != 0)
@@ -3761,7 +3918,7 @@ static ojo_result ojo__recover_all(struct ojo__core *opener) {
   return result;
 }
 
-OJO_API ojo_result ojo_recover(const char *path) {
+static ojo_result ojo__recover(const char *path) {
   struct ojo__core *opener;
   struct stat st;
   ojo_result result = OJO_ERR_MEMORY;
@@ -3784,6 +3941,18 @@ OJO_API ojo_result ojo_recover(const char *path) {
   if (opener->output_fd >= 0) close(opener->output_fd);
   free(opener->dir);
   free(opener);
+  return result;
+}
+
+/* Under ojo__lock, which a fork takes: a child that came to be meanwhile would keep the pool's lock. */
+OJO_API ojo_result ojo_recover(const char *path) {
+  int cancel = 0;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  ojo__fork_look();
+  pthread_mutex_lock(&ojo__lock);
+  ojo_result result = ojo__recover(path);
+  pthread_mutex_unlock(&ojo__lock);
+  pthread_setcancelstate(cancel, NULL);
   return result;
 }
 
@@ -3943,8 +4112,8 @@ static bool ojo__pool_map(struct ojo__core *core, uint64_t bytes, uint64_t schem
   pool->threads_at = threads;
   pool->chunks_at = chunks;
   pool->data_at = data;
-  pool->schema_at = schema;
-  pool->file = *file;
+  pool->schema_at = core->schema_at = schema;
+  pool->file = core->file = *file;
   pool->last_number = UINT64_MAX;
   pool->overflow = (uint64_t)core->desc.overflow;
   OJO__COMPILER_BARRIER();
@@ -4513,17 +4682,9 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t) {
   if (ojo__recorder(core)) return OJO_ERR_MODE;
   if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
   if (core->desc.no_thread) return ojo__pass(core, true) ? OJO_OK : OJO_ERR_IO;
-  uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u, now;
   uint32_t mine = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
   ojo__wake_flusher(core);
-  for (;;) {
-    uint32_t done = OJO__LOAD(&core->done); /* pairs with the flusher's release behind its pass */
-    if ((int32_t)(done - mine) >= 0) return OJO_OK;
-    uint32_t ended = OJO__LOAD(&core->ended); /* closed meanwhile, by a pass that came after the call */
-    if (ended) return ended == 1 ? OJO_OK : OJO_ERR_IO;
-    if ((now = ojo__clock_ns(CLOCK_MONOTONIC)) >= end) return OJO_ERR_TIMEOUT;
-    ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
-  }
+  return ojo__await(core, mine, ojo__clock_ns(CLOCK_MONOTONIC), OJO__WAIT_MS);
 }
 
 static ojo_result ojo__close(ojo_tracer *t) {
