@@ -28,7 +28,7 @@ PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader stress crash kill_steps
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh model.sh
 ASAN_PROGRAMS := unit api reader stress
 TSAN_PROGRAMS := stress
 
