@@ -3290,6 +3290,9 @@ static void ojo__r_index_file(ojo_reader *r, struct ojo__r_file *f, uint64_t at)
     }
     at = run.next;
     if (!ojo__r_run_wanted(r, f, &run)) continue;
+    if (run.slot.ts < f->first_ts)
+      ojo__r_error(r, f->path, run.at, OJO_ERR_FORMAT,
+                   "a run before the first time in the file's header: events may come late");
     f->runs[f->run_count].key = ojo__r_add(ojo__r_base(r, f), run.slot.ts);
     f->runs[f->run_count++].at = run.at;
   }

@@ -253,7 +253,10 @@ static void tell_ranges(cat *c, line *l, const thread_state *t) {
   }
   if (t->ranges_left_out) p = put_text(put_u64(put_text(p, " and "), t->ranges_left_out), " more");
   size_t length = (size_t)(p - text);
-  if (length >= sizeof l->ranges) length = sizeof l->ranges - 1;
+  if (length >= sizeof l->ranges) { /* cut at a whole character: a flow's label may hold any */
+    length = sizeof l->ranges - 1;
+    while (length && (text[length] & 0xC0) == 0x80) length--;
+  }
   memcpy(l->ranges, text, length);
   l->ranges[length] = 0;
 }

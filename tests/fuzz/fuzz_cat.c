@@ -24,6 +24,8 @@ static int fuzz_isatty(int fd) { return fuzz_terminal && fd != 2; }
 
 enum { TERMINAL = 1, STRICT = 2, LIMIT = 4, FILTER = 8, STDIN = 16, NAMES = 32, TIMES = 64, CHAIN = 128 };
 
+#define FORMATS 8u
+#define ALL_FORMATS 8u /* in choices[1]: each of them in turn */
 #define ARGUMENTS_MAX 16
 
 typedef struct arguments {
@@ -50,9 +52,9 @@ void fuzz_forget_flows(void); /* of fuzz_human.c */
 
 static bool is_csv, is_json, is_ndjson;
 
-static void choose_format(arguments *a, ojo_reader *r, const uint8_t *choices, const ojo_reader_event *e) {
+static void choose_format(arguments *a, ojo_reader *r, unsigned format, const uint8_t *choices,
+                          const ojo_reader_event *e) {
   static const char *const formats[] = {"csv", "json", "ndjson", "text"};
-  unsigned format = choices[1] % 8;
   is_csv = format == 0;
   is_json = format == 1;
   is_ndjson = format == 2;
@@ -141,34 +143,42 @@ static void run_cat(arguments *a, const char *input) {
   free(said);
 }
 
-void fuzz_cat(const uint8_t *choices, const uint8_t *data, size_t size) {
-  const char *first, *directory = fuzz_spread(data, size, &first);
-  const char *output = fuzz_path("in/printed"), *input = choices[0] & STDIN ? first : NULL;
+/* Runs ojo-cat over the directory, or over the file `input` as standard input, in one format. */
+static void print(ojo_reader *r, const char *directory, const char *input, const uint8_t *choices, unsigned format,
+                  const fuzz_seen *seen) {
   static const ojo_reader_event none;
-  ojo_reader_desc desc = {.path = input ? input : directory};
+  const char *output = fuzz_path("in/printed");
+  const ojo_reader_event *e = seen->samples ? &seen->sample[choices[2] % seen->samples] : &none;
   arguments a = {.count = 0};
-  ojo_reader *r;
-  fuzz_seen seen;
-  FUZZ_CHECK(ojo_reader_open(&r, &desc) == OJO_OK || r, "no reader");
-  fuzz_read(r, size / 24, &seen);
-  const ojo_reader_event *e = seen.samples ? &seen.sample[choices[2] % seen.samples] : &none;
-  fuzz_terminal = choices[0] & TERMINAL;
   add(&a, "ojo-cat");
   add(&a, "-o");
   add(&a, output);
-  if (seen.samples) choose_format(&a, r, choices, e);
-  else is_csv = true, is_json = is_ndjson = false, add(&a, "-fcsv");
+  choose_format(&a, r, seen->samples ? format : format % 4, choices, e);
   if (choices[0] & STRICT) add(&a, "--strict");
   if (choices[0] & LIMIT) add_number(&a, "--limit", choices[3]);
-  if (seen.samples && choices[0] & FILTER) choose_filter(&a, r, choices, e);
+  if (seen->samples && choices[0] & FILTER) choose_filter(&a, r, choices, e);
   if (choices[0] & TIMES) add_number(&a, "--until", e->time_ns);
   if (choices[0] & CHAIN && e->flow) add_number(&a, "--chain", e->flow);
-  ojo_reader_close(r);
   add(&a, input ? "-" : directory);
   add(&a, NULL);
   a.count--;
   run_cat(&a, input);
-  check_output(output, &seen, !(choices[0] & (LIMIT | FILTER | TIMES | CHAIN)));
+  check_output(output, seen, !(choices[0] & (LIMIT | FILTER | TIMES | CHAIN)));
   unlink(output);
+}
+
+void fuzz_cat(const uint8_t *choices, const uint8_t *data, size_t size) {
+  const char *first, *directory = fuzz_spread(data, size, &first);
+  const char *input = choices[0] & STDIN ? first : NULL;
+  ojo_reader_desc desc = {.path = input ? input : directory};
+  ojo_reader *r;
+  fuzz_seen seen;
+  FUZZ_CHECK(ojo_reader_open(&r, &desc) == OJO_OK || r, "no reader");
+  fuzz_read(r, size / 24, &seen);
+  fuzz_terminal = choices[0] & TERMINAL;
+  if (choices[1] & ALL_FORMATS)
+    for (unsigned format = 0; format < FORMATS; format++) print(r, directory, input, choices, format, &seen);
+  else print(r, directory, input, choices, choices[1] % FORMATS, &seen);
+  ojo_reader_close(r);
   fuzz_gather();
 }
