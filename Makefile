@@ -69,6 +69,11 @@ tsan_works = $(shell grep -qx yes $(BUILD)/tsan.works 2>/dev/null && echo yes)
 WORKS     := asan tsan aarch64 musl static
 way_works  = $(shell grep -qx yes $(BUILD)/$(1).works 2>/dev/null && echo yes)
 
+# What did not work may have been installed since.
+ifeq ($(MAKELEVEL),0)
+$(foreach w,$(WORKS),$(if $(shell grep -sx no $(BUILD)/$(w).works),$(shell rm -f $(BUILD)/$(w).works)))
+endif
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:

@@ -178,7 +178,7 @@ late() { # late COMPILER STANDARD: under strict C a late implementation is one c
 
 macros() { # macros COMPILER STANDARD LANGUAGE: the ways around what a system may lack, alone and together
   for flags in -DOJO_NO_TSC -DOJO_NO_TMPFS -DOJO_NO_ATFORK "-DOJO_NO_TSC -DOJO_NO_TMPFS -DOJO_NO_ATFORK"; do
-    check "$1 $2 $flags" $1 -std=$2 $strict $flags -O2 -I. -c -o "$work/macros.o" -x $3 "$work/first.c"
+    check "$1 $2 $flags" $1 -std=$2 $strict $flags -I. -c -o "$work/macros.o" -x $3 "$work/first.c"
     case $flags in *OJO_NO_ATFORK)
       if have nm; then check "$1 $2 $flags: no atfork" sh -c "! nm '$work/macros.o' | grep -i ' [uw] .*atfork'"; fi ;;
     esac
