@@ -5,6 +5,8 @@
  * the thread, bursts that fit the pool; the flusher writes between the bursts.
  *
  *   figures DIR            the figures
+ *   figures pool DIR       ojo_record and ojo_record_at alone, ns per call: for two builds, with the pool in /dev/shm
+ *                          and in private memory (OJO_NO_TMPFS), that are run by turns
  *   figures make DIR N B   a trace of N events in DIR, in files of B bytes, to measure tools with
  *   figures ctf DIR OUT    the same events as a CTF 1.8 trace in OUT, for babeltrace2
  *   figures scan FILE      scans it
@@ -91,21 +93,26 @@ static void *measure(void *argument) {
   return NULL;
 }
 
+static ojo_tracer *open_for_bursts(const char *dir) {
+  ojo_desc d;
+  ojo_tracer *t;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.buffer_bytes = 128u << 20;
+  d.reserve_bytes = 128u << 20; /* every page is there before it is measured */
+  d.flush_bytes = 1u << 30;     /* bursts: the flusher works between them, when it is asked */
+  d.flush_interval_ms = 100000;
+  d.disk_bytes_max = (uint64_t)4 << 30;
+  if (ojo_open(&t, &d) != OJO_OK || !t) exit(1);
+  return t;
+}
+
 static void hot_path(const char *dir) {
   static struct thread threads[THREADS_MAX];
   double bare = 0;
   for (int count = 1; count <= THREADS_MAX; count++) {
-    ojo_desc d;
-    ojo_tracer *t;
     pthread_barrier_t barrier;
-    memset(&d, 0, sizeof d);
-    d.dir = dir;
-    d.buffer_bytes = 128u << 20;
-    d.reserve_bytes = 128u << 20;
-    d.flush_bytes = 1u << 30; /* bursts: the flusher works between them, when it is asked */
-    d.flush_interval_ms = 100000;
-    d.disk_bytes_max = (uint64_t)4 << 30;
-    if (ojo_open(&t, &d) != OJO_OK || !t) exit(1);
+    ojo_tracer *t = open_for_bursts(dir);
     pthread_barrier_init(&barrier, NULL, (unsigned)count);
     for (int i = 0; i < count; i++) {
       threads[i].t = t;
@@ -127,6 +134,26 @@ static void hot_path(const char *dir) {
     ojo_close(t);
     pthread_barrier_destroy(&barrier);
   }
+}
+
+/* What the pool's memory costs a recorder. */
+static int pool(const char *dir) {
+  enum { BURSTS = 15 };
+  double now[BURSTS], at[BURSTS];
+  ojo_tracer *t = open_for_bursts(dir);
+  for (int r = -1; r < BURSTS; r++) {
+    double ns[2];
+    TIMED(ns[0], ojo_record(t, 1, OJO_PACKET_SENT, i));
+    ojo_flush(t);
+    TIMED(ns[1], ojo_record_at(t, i, 1, OJO_PACKET_SENT, i));
+    ojo_flush(t);
+    if (r < 0) continue;
+    now[r] = ns[0];
+    at[r] = ns[1];
+  }
+  ojo_stats s = ojo_query_stats(t);
+  printf("%s %.3f %.3f\n", s.crash_safe ? "tmpfs" : "private", median(now, BURSTS), median(at, BURSTS));
+  return ojo_close(t) != OJO_OK || s.dropped;
 }
 
 /* A trace with the mix of a transport: mostly packets with sizes, and what goes with them. */
@@ -245,9 +272,10 @@ int main(int argc, char **argv) {
   if (argc == 5 && strcmp(argv[1], "make") == 0)
     return make(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
   if (argc == 4 && strcmp(argv[1], "ctf") == 0) return ctf(argv[2], argv[3]);
+  if (argc == 3 && strcmp(argv[1], "pool") == 0) return pool(argv[2]);
   if (argc == 3 && strcmp(argv[1], "scan") == 0) return scan(argv[2]), 0;
   if (argc != 2) {
-    fprintf(stderr, "usage: figures DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE\n");
+    fprintf(stderr, "usage: figures DIR | pool DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE\n");
     return 2;
   }
   hot_path(argv[1]);

@@ -20,6 +20,27 @@ echo
 rm -rf "$dir/hot"
 echo
 
+# What a pool that outlives a crash costs: the same source with and without it, by turns, the median of the ratios.
+for run in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+  for build in "$figures" "$figures.private"; do
+    "$build" pool "$dir/pool" 2> /dev/null
+    rm -rf "$dir/pool"
+  done
+done | awk '
+  function median(v, n,  i, j, x) {
+    for (i = 2; i <= n; i++) { x = v[i]; for (j = i - 1; j > 0 && v[j] > x; j--) v[j + 1] = v[j]; v[j + 1] = x }
+    return v[int((n + 1) / 2)]
+  }
+  $1 == "tmpfs" { record = $2; at = $3; next }
+  $1 == "private" && record { n++; records[n] = record; ats[n] = at; r[n] = record / $2; a[n] = at / $3; record = 0 }
+  END {
+    if (!n) { print "pool in /dev/shm: not measured, there is no room in a tmpfs"; exit }
+    printf "pool in /dev/shm: ojo_record %.2f ns, ", median(records, n)
+    printf "x %.3f of private memory; ojo_record_at %.2f ns, ", median(r, n), median(ats, n)
+    printf "x %.3f (medians of %d pairs of runs)\n", median(a, n), n
+  }'
+echo
+
 events=10000000
 "$figures" make "$dir/one" $events 1000000000
 "$figures" scan "$(ls -S "$dir"/one/output/*.bin | head -n 1)"

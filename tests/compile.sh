@@ -176,6 +176,15 @@ late() { # late COMPILER STANDARD: under strict C a late implementation is one c
   check "$1 $2: a late include with _GNU_SOURCE" $1 -std=$2 $strict -D_GNU_SOURCE -I. -fsyntax-only "$work/late.c"
 }
 
+macros() { # macros COMPILER STANDARD LANGUAGE: the ways around what a system may lack, alone and together
+  for flags in -DOJO_NO_TSC -DOJO_NO_TMPFS -DOJO_NO_ATFORK "-DOJO_NO_TSC -DOJO_NO_TMPFS -DOJO_NO_ATFORK"; do
+    check "$1 $2 $flags" $1 -std=$2 $strict $flags -I. -c -o "$work/macros.o" -x $3 "$work/first.c"
+    case $flags in *OJO_NO_ATFORK)
+      if have nm; then check "$1 $2 $flags: no atfork" sh -c "! nm '$work/macros.o' | grep -i ' [uw] .*atfork'"; fi ;;
+    esac
+  done
+}
+
 every_call() { # every_call COMPILER STANDARD LANGUAGE: links and runs, on and disabled
   flags="-std=$2 $strict -I. -x $3"
   if $1 $flags tests/compile/every_call.c tests/compile/run_every_call.c -o "$work/calls" -pthread > "$work/output" 2>&1 &&
@@ -224,13 +233,15 @@ for compiler in gcc clang; do
     every_call $compiler gnu11 c
     disabled $compiler
     copies $compiler $compiler c
-  else skip "$compiler" 50 "not installed"; fi
+    macros $compiler c11 c
+  else skip "$compiler" 56 "not installed"; fi
 done
 for compiler in g++ clang++; do
   if have $compiler && echo 'int main() {}' > "$work/probe.cc" && $compiler -o "$work/probe" "$work/probe.cc" 2>/dev/null; then
     matrix $compiler cc c++11 c++14 c++17 c++20
     every_call $compiler c++11 c++
     every_call $compiler c++20 c++
+    macros $compiler c++11 c++
     copies "$([ $compiler = g++ ] && echo "${CC:-cc}" || echo clang)" $compiler c++
     for standard in c++11 c++20; do
       if $compiler -std=$standard $strict -I. -o "$work/usage" "$work/usage.cc" -pthread > "$work/output" 2>&1 &&
@@ -238,7 +249,7 @@ for compiler in g++ clang++; do
       else fail "$compiler $standard: ojo_desc d = {}; and so on, exit code $?" "$work/output"; fi
       rm -rf "$work/usage.traces"
     done
-  else skip "$compiler" 48 "not installed"; fi
+  else skip "$compiler" 54 "not installed"; fi
 done
 if have x86_64-w64-mingw32-gcc; then
   disabled x86_64-w64-mingw32-gcc
