@@ -131,7 +131,14 @@ fi
 
 input=$work/in/numbers.bin run 0 -f csv -
 same 'standard input' "$golden/numbers.csv" "$work/out"
-run 0 -f csv numbers.bin numbers.bin
+run 0 -f csv numbers.bin numbers.bin "$work/in/numbers.bin"
+same 'a file named twice is read once' "$golden/numbers.csv" "$work/out"
+ln "$work/in/numbers.bin" "$work/in/again.bin"
+run 0 -f csv numbers.bin again.bin
+same 'a file under two names is read once' "$golden/numbers.csv" "$work/out"
+rm "$work/in/again.bin"
+run 0 -f csv story story/output story/output/trace_5000000000_1.bin "$work/in/story"
+same 'a directory named twice is read once' "$golden/story.csv" "$work/out"
 expect empty.csv 0 -f csv empty
 silent 'an empty directory'
 run 0 -f json empty
@@ -217,7 +224,63 @@ echo "$work/pool" > "$work/in/story/staging/pool_1.link"
 run 0 -f csv story
 says 'the pool of a crashed tracer' 'staging/ holds 1 pool of crashed tracers'
 same 'the pool of a crashed tracer is not shown' "$golden/story.csv" "$work/out"
+says 'how to see the pool' 'ojo-cat story/staging/pool_*.link'
 rm -r "$work/in/story/staging"
+
+# the pool of a tracer that was killed, by its link and by itself; then recovered
+cat > "$work/killed.c" <<'END'
+#define OJO_IMPLEMENTATION
+#include "ojo.h"
+int main(int argc, char **argv) {
+  ojo_tracer *t;
+  ojo_desc d = {.dir = argv[1], .flush_interval_ms = 100000, .buffer_bytes = 4 << 20};
+  if (ojo_open(&t, &d) != OJO_OK) return 1;
+  for (uint64_t i = 0; i < 3; i++) ojo_packet_sent(t, 1, i);
+  if (ojo_flush(t) != OJO_OK) return 1;
+  for (uint64_t i = 3; i < 10; i++) ojo_packet_sent(t, 1, i);
+  if (argc > 2) pause();
+  raise(SIGKILL);
+}
+END
+${CC:-cc} -std=gnu11 -O1 -I. -o "$work/killed" "$work/killed.c" -pthread || exit 1
+"$work/killed" "$work/in/killed" 2> "$work/killed.err"
+link=$(cd "$work/in" && echo killed/staging/pool_*.link)
+pool=$(head -n 1 "$work/in/$link" 2> /dev/null)
+if [ -e "$work/in/$link" ] && [ -e "$pool" ]; then
+  rows 'a directory without its pool' 3 killed
+  says 'a directory without its pool' 'ojo-cat killed/staging/pool_*.link'
+  rows 'a pool by its link' 7 "$link"
+  is 'what is in a pool' "$(sed 's/.*"payload":\([0-9]*\).*/\1/' "$work/out" | tr '\n' ' ')" '3 4 5 6 7 8 9 '
+  rows 'a pool' 7 "$pool"
+  silent 'a pool'
+  rows 'a pool twice' 7 "$pool" "$link"
+  rows 'a directory and its pool' 10 killed "$link"
+  rows 'a pool stays as it is' 7 "$link"
+  rows 'a directory that is recovered' 0 --recover killed
+  rows 'a directory that was recovered' 10 killed
+  run 1 "$link"
+  printf '%s\n' "$pool" > "$work/in/$link"
+  run 1 "$link"
+  says 'a pool that is gone' 'the pool that this link names is gone'
+  rows 'a pool that is gone hides no trace' 10 "$link" killed
+  rm "$work/in/$link"
+  "$work/killed" "$work/in/alive" pause 2> /dev/null &
+  pid=$!
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [ -n "$(ls "$work/in/alive/output" 2> /dev/null)" ] && break
+    sleep 0.2
+  done
+  run 1 "$work/in/alive/staging/"pool_*.link
+  says 'a pool whose tracer is alive' alive
+  kill -KILL $pid
+  wait $pid 2> /dev/null
+  run 0 --recover alive
+else
+  skip 'the pool of a tracer that was killed' "it was not in /dev/shm: $(head -n 1 "$work/killed.err")"
+fi
+echo /etc/hostname > "$work/in/pool_0.link"
+run 1 pool_0.link
+says 'a link to something else' 'what this link names is no pool'
 
 # ---- filters
 

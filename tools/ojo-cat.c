@@ -86,8 +86,8 @@ void complain(const char *format, ...) {
 
 static const char help[] =
     "usage: ojo-cat [options] PATH...\n"
-    "Prints traces. PATH is a trace directory, a file, or - for standard input; several are\n"
-    "merged by time.\n"
+    "Prints traces. PATH is a trace directory, a file, the pool of a crashed tracer or its link\n"
+    "(DIR/staging/pool_*.link), or - for standard input; several are merged by time.\n"
     "\n"
     "  -f, --format FORMAT   text (default on a terminal), csv (default elsewhere), json, ndjson\n"
     "  -o, --output FILE     write to FILE instead of standard output\n"
@@ -832,11 +832,13 @@ static uint64_t tell_losses(cat *c) {
 /* A crashed tracer's events are in its pool: they are not read from there. */
 static void tell_dead_pools(const cat *c) {
   uint64_t pools = ojo_reader_dead_pools(c->reader);
+  const char *dir = c->request->path_count == 1 ? c->request->paths[0] : "DIR";
+  size_t length = strlen(dir);
   if (pools)
-    complain("staging/ holds %llu pool%s of crashed tracers, whose last events are not shown; to write "
-             "them: ojo-cat --recover %s",
-             (unsigned long long)pools, pools == 1 ? "" : "s",
-             c->request->path_count == 1 ? c->request->paths[0] : "DIR");
+    complain("staging/ holds %llu pool%s of crashed tracers, whose last events are not shown; to see them: "
+             "ojo-cat %s%sstaging/pool_*.link; to write them: ojo-cat --recover %s",
+             (unsigned long long)pools, pools == 1 ? "" : "s", dir,
+             length && dir[length - 1] == '/' ? "" : "/", dir);
 }
 
 /* A line per error, up to a limit. Returns how many there are. */
@@ -846,6 +848,7 @@ static uint64_t tell_errors(const cat *c) {
     const ojo_reader_error *e = ojo_reader_error_at(c->reader, told);
     if (!e) break;
     if (!e->path[0]) complain("%s", e->text); /* of no one file */
+    else if (!e->offset) complain("%s: %s", e->path, e->text); /* of the file as a whole */
     else complain("%s: at offset %llu: %s", e->path, (unsigned long long)e->offset, e->text);
   }
   if (count > told)
