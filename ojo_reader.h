@@ -267,7 +267,7 @@ OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, 
  * grows, until rewind. Looks at each run under way: not for every event. */
 OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes);
 /* Pools of crashed processes in the directories' staging/: ojo_recover has events to save there. They are
- * neither an error nor read, but as paths of their own: see desc.path. */
+ * neither an error nor read; those that are read, as paths of their own (see desc.path), are not counted. */
 OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r);
 
 /* Fixed-layout extensions, checked against the extension's length: false if it is too short. */
@@ -516,8 +516,9 @@ struct ojo__r_handler {
   void (*fn)(void *user, const ojo_reader_event *event);
   void *user;
 };
-struct ojo__r_pool {
+struct ojo__r_pool { /* a path that was given */
   uint64_t device, inode;
+  bool read;
 };
 struct ojo__r_directory {
   char *path;
@@ -1873,6 +1874,7 @@ static bool ojo__r_add_pool(ojo_reader *r, const char *path) {
   fd = ojo__pool_image(link ? name : path, why, sizeof why);
   if (fd < 0) ojo__r_note_error(r, path, 0, OJO_ERR_FORMAT, why, true);
   else ojo__r_add_fd(r, path, fd, false, true);
+  r->pools[r->pool_count - 1].read = fd >= 0;
   return true;
 }
 /* False: no memory. */
@@ -4249,8 +4251,8 @@ OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total
 }
 
 /* The pool that a link file names: 1 if it is there and no process holds its lock, which lives as long as
- * the process does. */
-static uint64_t ojo__r_pool_is_dead(const char *link) {
+ * the process does; but 0 if we read it. */
+static uint64_t ojo__r_pool_is_dead(const ojo_reader *r, const char *link) {
   char name[4096];
   struct stat st;
   if (!ojo__r_read_link(link, name, sizeof name)) return 0;
@@ -4258,6 +4260,9 @@ static uint64_t ojo__r_pool_is_dead(const char *link) {
   if (fd < 0) return 0;
   bool dead = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0;
   close(fd); /* which unlocks it */
+  for (size_t i = 0; i < r->pool_count; i++)
+    if (r->pools[i].read && r->pools[i].inode == (uint64_t)st.st_ino && r->pools[i].device == (uint64_t)st.st_dev)
+      return 0;
   return dead;
 }
 OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r) {
@@ -4268,7 +4273,7 @@ OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r) {
     for (struct dirent *entry; listing && (entry = readdir(listing)) != NULL;) {
       if (!ojo__r_is_link_name(entry->d_name)) continue;
       char *link = ojo__r_join(r, staging, entry->d_name);
-      if (link) count += ojo__r_pool_is_dead(link);
+      if (link) count += ojo__r_pool_is_dead(r, link);
       ojo__r_free(r, link);
     }
     if (listing) closedir(listing);

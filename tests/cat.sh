@@ -140,7 +140,8 @@ rm "$work/in/again.bin"
 run 0 -f csv story story/output story/output/trace_5000000000_1.bin "$work/in/story"
 same 'a directory named twice is read once' "$golden/story.csv" "$work/out"
 expect empty.csv 0 -f csv empty
-silent 'an empty directory'
+says 'an empty directory' 'empty: there is no trace in it'
+is 'an empty directory: one line' "$(wc -l < "$work/err" | tr -d ' ')" 1
 run 0 -f json empty
 printf '{"trace":{},"events":[]}\n' > "$work/want"
 same 'an empty trace as json' "$work/want" "$work/out"
@@ -225,6 +226,17 @@ run 0 -f csv story
 says 'the pool of a crashed tracer' 'staging/ holds 1 pool of crashed tracers'
 same 'the pool of a crashed tracer is not shown' "$golden/story.csv" "$work/out"
 says 'how to see the pool' 'ojo-cat story/staging/pool_*.link'
+echo 'empty' > "$work/pool2"
+mkdir "$work/in/empty/staging"
+echo "$work/pool2" > "$work/in/empty/staging/pool_1.link"
+run 3 --strict -f csv empty
+says '--strict with the pool of a crashed tracer' 'staging/ holds 1 pool of crashed tracers'
+run 0 -f csv empty
+rm -r "$work/in/empty/staging"
+run 1 --recover numbers.bin
+says '--recover of a file' 'numbers.bin: not a directory'
+run 1 --recover nowhere
+says '--recover of nothing' 'nowhere: not found'
 rm -r "$work/in/story/staging"
 
 # the pool of a tracer that was killed, by its link and by itself; then recovered
@@ -255,6 +267,9 @@ if false; then
   silent 'a pool'
   rows 'a pool twice' 7 "$pool" "$link"
   rows 'a directory and its pool' 10 killed "$link"
+  run 0 --strict killed "$link"
+  silent '--strict with a pool that is shown'
+  run 3 --strict killed
   rows 'a pool stays as it is' 7 "$link"
   rows 'a directory that is recovered' 0 --recover killed
   rows 'a directory that was recovered' 10 killed
@@ -292,6 +307,16 @@ rows flows 42 --flow 5,2073315333 story
 rows 'no flow' 1 --flow 0 story
 says 'losses elsewhere' '12 events dropped: pool full'
 rows 'a flow that is not there' 0 --flow 99 story
+says 'a flow that is not there' '--flow: no event is of flow 99'
+rows 'flows, one of them not there' 9 --flow 2073315333,98 story
+says 'flows, one of them not there' '--flow: no event is of flow 98'
+grep -q 2073315333 "$work/err" && fail 'a flow that is there is not mentioned' "$work/err"
+rows 'a chain that is not there' 0 --chain 99 story
+says 'a chain that is not there' '--chain: no event is of flow 99'
+run 0 --stats --flow 99 story
+says '--stats of a flow that is not there' '--flow: no event is of flow 99'
+run 0 --flow 5 --strict --since 1700000000045000000 --until 1700000000045000001 story
+silent 'a flow that is there'
 rows type 5 --type PACKET_SENT story
 rows 'types, by name and number, lists and repeated' 11 --type packet_sent,3 --type 0x9 story
 rows "the application's type" 10 --type "APP_$escape[31mTEXT
@@ -333,6 +358,13 @@ input=$work/in/hostile.bin rows 'custom type, of standard input' 10 --type "APP_
 # ---- reports
 
 expect stats.text 0 --stats story
+run 0 --stats --type PACKET_RECEIVED,PACKET_SENT near.bin far.bin
+sed -n '/^flow/,$p' "$work/out" | sed 's/  */ /g' > "$work/got"
+printf '%s\n' 'flow events rate/s first last sent acked lost bytes trace' '5 far 1 - 1.00 us 1.00 us 0 0 0 - aaaaaaaa' \
+  '5 near 1 - 1.00 us 1.00 us 1 0 0 1200 B 99999999' '6 path 1 1 - 2.00 us 2.00 us 0 0 0 - 99999999' |
+  sort > "$work/want"
+sort "$work/got" > "$work/sorted"
+same '--stats of flows with one id in two traces' "$work/want" "$work/sorted"
 expect flows.text 0 --flows story
 says '--flows tells losses too' '12 events dropped: pool full'
 run 3 --strict --flows story
@@ -396,7 +428,8 @@ usage "--packet: '5'" --packet 5 story
 usage '--stats does not go with' --flows --stats story
 usage '--follow does not go with' --follow --flows story
 usage 'print text' -f csv --stats story
-usage 'unrecognized option' --nonsense story
+usage 'ojo-cat: unrecognized option' --nonsense story
+usage 'requires an argument' story --limit
 usage "is what is to be read" -o numbers.bin numbers.bin
 usage "is a trace" -o story/output/trace_5000000000_0.bin story
 run 0 -f csv story
