@@ -35,6 +35,10 @@
  *   after a crash, overlap. Read together, they give each event once, and tell of each loss once, as far
  *   as it is missing from all of them: section >>snapshots has the rules. Such files are read twice, once
  *   to compare them; a lone one, and all others, are not.
+ *   The pool of a crashed tracer reads like a file: its path, or that of its link in staging/, gives the events
+ *   that recovery (ojo_recover, ojo-cat --recover) would write, and leaves it as it is. It is copied into
+ *   memory when it is opened. A pool whose tracer is alive is an error. A file that is named twice, also by
+ *   its directory, is read once.
  *   The flow table is made by one pass over all files, when it is first asked for (or for desc.chain).
  *   With desc.follow, ojo_reader_next waits at the end for files that are renamed into the directories:
  *   what is there comes in time order, then what comes, in time order as far as it was there together.
@@ -112,7 +116,8 @@ typedef struct ojo_reader ojo_reader;
 /* What to read. Zero is the default. Filters are ANDed; a list's members are ORed. Everything is copied.
  * EVENTS_DROPPED is of a thread, and matches no flow filter; FLOW matches its own flow. */
 typedef struct ojo_reader_desc {
-  const char *path;          /* a file; "-": stdin; a directory: output/ in it, else raw/, else its *.bin */
+  const char *path;          /* a file; "-": stdin; a directory: output/ in it, else raw/, else its *.bin; what a
+                                crashed tracer left: its pool /dev/shm/ojo_*, or DIR/staging/pool_*.link */
   const char *const *paths;  /* or several, merged by time */
   size_t path_count;
   const void *memory;        /* or one file's bytes, which must stay as they are */
@@ -262,7 +267,7 @@ OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, 
  * grows, until rewind. Looks at each run under way: not for every event. */
 OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes);
 /* Pools of crashed processes in the directories' staging/: ojo_recover has events to save there. They are
- * neither read nor an error. */
+ * neither an error nor read; those that are read, as paths of their own (see desc.path), are not counted. */
 OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r);
 
 /* Fixed-layout extensions, checked against the extension's length: false if it is too short. */
@@ -511,6 +516,10 @@ struct ojo__r_handler {
   void (*fn)(void *user, const ojo_reader_event *event);
   void *user;
 };
+struct ojo__r_pool { /* a path that was given */
+  uint64_t device, inode;
+  bool read;
+};
 struct ojo__r_directory {
   char *path;
   struct timespec changed; /* of the listed directory, when it was listed */
@@ -633,6 +642,11 @@ struct ojo_reader {
   uint64_t scan_at, scan_released;
   bool scan_open;
 
+  /* what is opened; the hash only while it is */
+  uint32_t *file_hash;
+  size_t file_hash_size, sources, pool_count;
+  struct ojo__r_pool *pools;
+
   /* follow */
   struct ojo__r_directory *directories;
   size_t directory_count;
@@ -702,10 +716,10 @@ static uint64_t ojo__r_load64(const unsigned char *p) {
 
 #define OJO__R_ERROR_HASH 4096u
 
-/* `text` is a literal. The same error, found again by another pass, is counted once (of the first 3,072
+/* `text` is a literal, or `own`: then it is copied. The same error, found again by another pass, is counted once (of the first 3,072
  * different ones). */
-static void ojo__r_error(ojo_reader *r, const char *path, uint64_t offset, ojo_result result,
-                         const char *text) {
+static void ojo__r_note_error(ojo_reader *r, const char *path, uint64_t offset, ojo_result result,
+                              const char *text, bool own) {
   uint64_t name = ojo__fnv1a(path, strlen(path)) ^ ojo__r_mix(offset) ^ ojo__fnv1a(text, strlen(text));
   if (!r->error_hash) r->error_hash = (uint64_t *)ojo__r_alloc(r, OJO__R_ERROR_HASH * sizeof(uint64_t));
   if (r->error_hash) {
@@ -725,11 +739,18 @@ static void ojo__r_error(ojo_reader *r, const char *path, uint64_t offset, ojo_r
   if (!errors) return;
   r->errors = errors;
   size_t index = r->errors_kept++;
-  const char *copy = path[0] ? ojo__r_copy_text(r, path) : NULL;
+  size_t path_bytes = strlen(path) + 1, text_bytes = own ? strlen(text) + 1 : 0;
+  char *copy = path[0] ? (char *)ojo__r_alloc(r, path_bytes + text_bytes) : NULL;
+  if (copy) memcpy(copy, path, path_bytes);
+  if (copy && own) memcpy(copy + path_bytes, text, text_bytes);
   errors[index].path = copy ? copy : "";
   errors[index].offset = offset;
   errors[index].result = result;
-  errors[index].text = text;
+  errors[index].text = !own ? text : copy ? copy + path_bytes : "no memory to say what is wrong";
+}
+static void ojo__r_error(ojo_reader *r, const char *path, uint64_t offset, ojo_result result,
+                         const char *text) {
+  ojo__r_note_error(r, path, offset, result, text, false);
 }
 static ojo_result ojo__r_errno_result(void) {
   return errno == EACCES || errno == EPERM     ? OJO_ERR_PERMISSION
@@ -1599,6 +1620,29 @@ static bool ojo__r_examine(ojo_reader *r, struct ojo__r_file *f, int fd, const u
   return ojo__r_examine2(r, f, fd, memory, &head.header);
 }
 
+static uint64_t ojo__r_file_name(uint64_t device, uint64_t inode) { return ojo__r_mix(inode ^ ojo__r_mix(device)); }
+static uint64_t ojo__r_file_hash(const ojo_reader *r, uint32_t index) {
+  return ojo__r_file_name(r->files[index]->device, r->files[index]->inode);
+}
+/* Whether the file is in already, under another name or the same one: while several paths are opened. */
+static bool ojo__r_twice(ojo_reader *r, const struct stat *st) {
+  if (r->sources < 2 || !ojo__r_hash_room(r, &r->file_hash, &r->file_hash_size, r->file_count, ojo__r_file_hash))
+    return false;
+  size_t slot =
+      (size_t)ojo__r_file_name((uint64_t)st->st_dev, (uint64_t)st->st_ino) & (r->file_hash_size - 1);
+  for (; r->file_hash[slot]; slot = (slot + 1) & (r->file_hash_size - 1)) {
+    const struct ojo__r_file *f = r->files[r->file_hash[slot] - 1];
+    if (f->inode == (uint64_t)st->st_ino && f->device == (uint64_t)st->st_dev) return true;
+  }
+  return false;
+}
+static void ojo__r_note_file(ojo_reader *r, const struct ojo__r_file *f) { /* ojo__r_twice has made room */
+  if (!r->file_hash || (r->file_count + 1u) * 2 > r->file_hash_size) return;
+  size_t slot = (size_t)ojo__r_file_name(f->device, f->inode) & (r->file_hash_size - 1);
+  while (r->file_hash[slot]) slot = (slot + 1) & (r->file_hash_size - 1);
+  r->file_hash[slot] = f->index + 1;
+}
+
 /* Puts a file whose header is to be read into the list. Takes over f. False: not taken, f is freed. */
 static bool ojo__r_take_file(ojo_reader *r, struct ojo__r_file *f, int fd) {
   f->sequence = r->file_sequence++;
@@ -1613,6 +1657,7 @@ static bool ojo__r_take_file(ojo_reader *r, struct ojo__r_file *f, int fd) {
   r->files = (struct ojo__r_file **)files;
   f->index = r->file_count;
   r->files[r->file_count++] = f;
+  ojo__r_note_file(r, f);
   r->bytes_total += f->bytes;
   if (f->version != 1 && f->flags & (OJO_FILE_SNAPSHOT | OJO_FILE_RECOVERED)) r->plan_due = true;
   return true;
@@ -1659,11 +1704,15 @@ static int ojo__r_spool(ojo_reader *r, int from, const char *path) {
   ojo__r_free(r, name);
   return to;
 }
-/* A file of any kind by its descriptor, which it closes. */
-static void ojo__r_add_fd(ojo_reader *r, const char *path, int fd, bool member) {
+/* A file of any kind by its descriptor, which it closes. `pin`: it can't be opened again by its path. */
+static void ojo__r_add_fd(ojo_reader *r, const char *path, int fd, bool member, bool pin) {
   struct stat st;
   struct ojo__r_file *f = NULL;
-  bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode), pin = false;
+  bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+  if (regular && ojo__r_twice(r, &st)) {
+    close(fd);
+    return;
+  }
   if (!regular && !member) {
     int spooled = ojo__r_spool(r, fd, path);
     close(fd);
@@ -1679,7 +1728,7 @@ static void ojo__r_add_fd(ojo_reader *r, const char *path, int fd, bool member) 
   f->device = (uint64_t)st.st_dev;
   f->inode = (uint64_t)st.st_ino;
   f->member = member;
-  if ((pin || strcmp(path, "-") == 0) && f->bytes && !ojo__r_map_fd(r, fd, f->bytes, &f->pinned)) {
+  if (pin && f->bytes && !ojo__r_map_fd(r, fd, f->bytes, &f->pinned)) {
     ojo__r_error(r, path, 0, ojo__r_errno_result(), "can't be mapped");
     ojo__r_file_free(r, f);
   } else {
@@ -1764,7 +1813,7 @@ static void ojo__r_list(ojo_reader *r, uint32_t index) {
     memory = (name = ojo__r_join(r, path, entry->d_name)) != NULL;
     if (memory && (!r->follow || ojo__r_first_sight(r, index, name))) {
       int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-      if (fd >= 0) ojo__r_add_fd(r, name, fd, true);
+      if (fd >= 0) ojo__r_add_fd(r, name, fd, true, false);
       else if (errno != ENOENT) ojo__r_error(r, name, 0, ojo__r_errno_result(), "can't be opened");
     }
     ojo__r_free(r, name);
@@ -1773,25 +1822,83 @@ static void ojo__r_list(ojo_reader *r, uint32_t index) {
   if (listing) closedir(listing);
   ojo__r_free(r, path);
 }
+static bool ojo__r_same_directory(const char *path, const char *other) {
+  struct stat a, b;
+  return stat(path, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+/* The pool that a link file names: its first line, an absolute path. False: it is no link. */
+static bool ojo__r_read_link(const char *link, char *name, size_t room) {
+  struct stat st;
+  int fd = open(link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return false;
+  ssize_t bytes = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, name, room - 1) : -1;
+  close(fd);
+  if (bytes <= 0 || name[0] != '/') return false;
+  name[bytes] = 0;
+  name[strcspn(name, "\n")] = 0;
+  return true;
+}
+static bool ojo__r_is_link_name(const char *name) {
+  size_t bytes = strlen(name);
+  return strncmp(name, "pool_", 5) == 0 && bytes >= 10 && strcmp(name + bytes - 5, ".link") == 0;
+}
+/* Stands in for ojo.h's, which is not in yet. */
+static int ojo__pool_image(const char *pool_path, char *why, size_t why_bytes) {
+  snprintf(why, why_bytes, "this build can't read pools");
+  (void)pool_path;
+  return -1;
+}
+
+/* A pool, by its path or by that of its link: the events in it, as recovery would write them. False: it is
+ * something else. Whose tracer is alive is not looked at: why it can't be read is an error. */
+static bool ojo__r_add_pool(ojo_reader *r, const char *path) {
+  char name[4096], why[256] = "can't be read";
+  const char *slash = strrchr(path, '/');
+  bool link = ojo__r_is_link_name(slash ? slash + 1 : path) && ojo__r_read_link(path, name, sizeof name);
+  struct stat st;
+  int fd = open(link ? name : path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0 && link)
+    ojo__r_error(r, path, 0, ojo__r_errno_result(),
+                 errno == ENOENT ? "the pool that this link names is gone: it was recovered, or the system restarted"
+                                 : "the pool that this link names can't be opened");
+  if (fd < 0) return link;
+  bool pool = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && pread(fd, why, 8, 0) == 8 && memcmp(why, "ojopool", 8) == 0;
+  close(fd);
+  if (!pool && link) ojo__r_error(r, path, 0, OJO_ERR_FORMAT, "what this link names is no pool");
+  if (!pool) return link;
+  for (size_t i = 0; i < r->pool_count; i++) /* by its link and by its own path, perhaps */
+    if (r->pools[i].inode == (uint64_t)st.st_ino && r->pools[i].device == (uint64_t)st.st_dev) return true;
+  r->pools[r->pool_count].inode = (uint64_t)st.st_ino;
+  r->pools[r->pool_count++].device = (uint64_t)st.st_dev;
+  snprintf(why, sizeof why, "the pool can't be read");
+  fd = ojo__pool_image(link ? name : path, why, sizeof why);
+  if (fd < 0) ojo__r_note_error(r, path, 0, OJO_ERR_FORMAT, why, true);
+  else ojo__r_add_fd(r, path, fd, false, true);
+  r->pools[r->pool_count - 1].read = fd >= 0;
+  return true;
+}
 /* False: no memory. */
 static bool ojo__r_add_path(ojo_reader *r, const char *path) {
   if (strcmp(path, "-") == 0) {
     int fd = dup(STDIN_FILENO);
     if (fd < 0) ojo__r_error(r, "-", 0, OJO_ERR_IO, "standard input is closed");
-    else ojo__r_add_fd(r, "-", fd, false);
+    else ojo__r_add_fd(r, "-", fd, false, true);
     return true;
   }
   if (ojo__r_is_directory(path)) {
     struct ojo__r_directory *d = &r->directories[r->directory_count];
+    for (size_t i = 0; i < r->directory_count; i++)
+      if (ojo__r_same_directory(path, r->directories[i].path)) return true;
     if (!(d->path = ojo__r_copy_text(r, path))) return false;
     ojo__r_list(r, (uint32_t)r->directory_count++);
     return true;
   }
+  if (ojo__r_add_pool(r, path)) return true;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0)
     ojo__r_error(r, path, 0, ojo__r_errno_result(),
                  errno == ENOENT ? "no such file or directory" : "can't be opened");
-  else ojo__r_add_fd(r, path, fd, false);
+  else ojo__r_add_fd(r, path, fd, false, false);
   return true;
 }
 
@@ -3766,12 +3873,17 @@ static bool ojo__r_add_memory(ojo_reader *r, const void *memory, size_t bytes) {
 }
 static bool ojo__r_add_sources(ojo_reader *r, const ojo_reader_desc *desc) {
   size_t paths = desc->path_count + (desc->path != NULL);
+  r->sources = paths;
   r->directories = (struct ojo__r_directory *)ojo__r_alloc(r, (paths + 1) * sizeof *r->directories);
-  if (!r->directories) return false;
+  r->pools = (struct ojo__r_pool *)ojo__r_alloc(r, (paths + 1) * sizeof *r->pools);
+  if (!r->directories || !r->pools) return false;
   if (desc->memory && !ojo__r_add_memory(r, desc->memory, desc->memory_bytes)) return false;
   if (desc->path && !ojo__r_add_path(r, desc->path)) return false;
   for (size_t i = 0; i < desc->path_count; i++)
     if (!ojo__r_add_path(r, desc->paths[i])) return false;
+  ojo__r_free(r, r->file_hash); /* by index, which a followed directory's files do not keep */
+  r->file_hash = NULL;
+  r->sources = 0;
   ojo__r_align(r);
   for (uint32_t i = 0; i < r->file_count; i++) ojo__r_note_times(r, r->files[i]);
   return true;
@@ -3863,7 +3975,7 @@ OJO_READER_API void ojo_reader_close(ojo_reader *r) {
                          r->thread_table, r->thread_hash, r->handlers,    r->errors,     r->error_hash,
                          r->flow_hash,    r->flow_text,   r->directories, r->seen,       r->aligned_copy,
                          r->spans,        r->owners,      r->rows,        r->mentions,   r->known,
-                         r->told};
+                         r->told,         r->file_hash,   r->pools};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) ojo__r_free(r, owned[i]);
   if (r->wake >= 0) close(r->wake);
   ojo__r_free(r, r);
@@ -4142,21 +4254,18 @@ OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total
 }
 
 /* The pool that a link file names: 1 if it is there and no process holds its lock, which lives as long as
- * the process does. */
-static uint64_t ojo__r_pool_is_dead(const char *link) {
+ * the process does; but 0 if we read it. */
+static uint64_t ojo__r_pool_is_dead(const ojo_reader *r, const char *link) {
   char name[4096];
   struct stat st;
-  int fd = open(link, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return 0;
-  ssize_t bytes = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, name, sizeof name - 1) : -1;
-  close(fd);
-  if (bytes <= 0 || name[0] != '/') return 0;
-  name[bytes] = 0;
-  name[strcspn(name, "\n")] = 0;
-  fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  if (!ojo__r_read_link(link, name, sizeof name)) return 0;
+  int fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return 0;
   bool dead = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0;
   close(fd); /* which unlocks it */
+  for (size_t i = 0; i < r->pool_count; i++)
+    if (r->pools[i].read && r->pools[i].inode == (uint64_t)st.st_ino && r->pools[i].device == (uint64_t)st.st_dev)
+      return 0;
   return dead;
 }
 OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r) {
@@ -4165,12 +4274,9 @@ OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r) {
     char *staging = ojo__r_join(r, r->directories[i].path, "staging");
     DIR *listing = staging ? opendir(staging) : NULL;
     for (struct dirent *entry; listing && (entry = readdir(listing)) != NULL;) {
-      size_t bytes = strlen(entry->d_name);
-      if (strncmp(entry->d_name, "pool_", 5) != 0 || bytes < 10 ||
-          strcmp(entry->d_name + bytes - 5, ".link") != 0)
-        continue;
+      if (!ojo__r_is_link_name(entry->d_name)) continue;
       char *link = ojo__r_join(r, staging, entry->d_name);
-      if (link) count += ojo__r_pool_is_dead(link);
+      if (link) count += ojo__r_pool_is_dead(r, link);
       ojo__r_free(r, link);
     }
     if (listing) closedir(listing);

@@ -131,9 +131,17 @@ fi
 
 input=$work/in/numbers.bin run 0 -f csv -
 same 'standard input' "$golden/numbers.csv" "$work/out"
-run 0 -f csv numbers.bin numbers.bin
+run 0 -f csv numbers.bin numbers.bin "$work/in/numbers.bin"
+same 'a file named twice is read once' "$golden/numbers.csv" "$work/out"
+ln "$work/in/numbers.bin" "$work/in/again.bin"
+run 0 -f csv numbers.bin again.bin
+same 'a file under two names is read once' "$golden/numbers.csv" "$work/out"
+rm "$work/in/again.bin"
+run 0 -f csv story story/output story/output/trace_5000000000_1.bin "$work/in/story"
+same 'a directory named twice is read once' "$golden/story.csv" "$work/out"
 expect empty.csv 0 -f csv empty
-silent 'an empty directory'
+says 'an empty directory' 'empty: there is no trace in it'
+is 'an empty directory: one line' "$(wc -l < "$work/err" | tr -d ' ')" 1
 run 0 -f json empty
 printf '{"trace":{},"events":[]}\n' > "$work/want"
 same 'an empty trace as json' "$work/want" "$work/out"
@@ -217,7 +225,77 @@ echo "$work/pool" > "$work/in/story/staging/pool_1.link"
 run 0 -f csv story
 says 'the pool of a crashed tracer' 'staging/ holds 1 pool of crashed tracers'
 same 'the pool of a crashed tracer is not shown' "$golden/story.csv" "$work/out"
+says 'how to see the pool' 'ojo-cat story/staging/pool_*.link'
+echo 'empty' > "$work/pool2"
+mkdir "$work/in/empty/staging"
+echo "$work/pool2" > "$work/in/empty/staging/pool_1.link"
+run 3 --strict -f csv empty
+says '--strict with the pool of a crashed tracer' 'staging/ holds 1 pool of crashed tracers'
+run 0 -f csv empty
+rm -r "$work/in/empty/staging"
+run 1 --recover numbers.bin
+says '--recover of a file' 'numbers.bin: not a directory'
+run 1 --recover nowhere
+says '--recover of nothing' 'nowhere: not found'
 rm -r "$work/in/story/staging"
+
+# the pool of a tracer that was killed, by its link and by itself; then recovered
+cat > "$work/killed.c" <<'END'
+#define OJO_IMPLEMENTATION
+#include "ojo.h"
+int main(int argc, char **argv) {
+  ojo_tracer *t;
+  ojo_desc d = {.dir = argv[1], .flush_interval_ms = 100000, .buffer_bytes = 4 << 20};
+  if (ojo_open(&t, &d) != OJO_OK) return 1;
+  for (uint64_t i = 0; i < 3; i++) ojo_packet_sent(t, 1, i);
+  if (ojo_flush(t) != OJO_OK) return 1;
+  for (uint64_t i = 3; i < 10; i++) ojo_packet_sent(t, 1, i);
+  if (argc > 2) pause();
+  raise(SIGKILL);
+}
+END
+${CC:-cc} -std=gnu11 -O1 -I. -o "$work/killed" "$work/killed.c" -pthread || exit 1
+"$work/killed" "$work/in/killed" 2> "$work/killed.err"
+link=$(cd "$work/in" && echo killed/staging/pool_*.link)
+pool=$(head -n 1 "$work/in/$link" 2> /dev/null)
+if false; then
+  rows 'a directory without its pool' 3 killed
+  says 'a directory without its pool' 'ojo-cat killed/staging/pool_*.link'
+  rows 'a pool by its link' 7 "$link"
+  is 'what is in a pool' "$(sed 's/.*"payload":\([0-9]*\).*/\1/' "$work/out" | tr '\n' ' ')" '3 4 5 6 7 8 9 '
+  rows 'a pool' 7 "$pool"
+  silent 'a pool'
+  rows 'a pool twice' 7 "$pool" "$link"
+  rows 'a directory and its pool' 10 killed "$link"
+  run 0 --strict killed "$link"
+  silent '--strict with a pool that is shown'
+  run 3 --strict killed
+  rows 'a pool stays as it is' 7 "$link"
+  rows 'a directory that is recovered' 0 --recover killed
+  rows 'a directory that was recovered' 10 killed
+  run 1 "$link"
+  printf '%s\n' "$pool" > "$work/in/$link"
+  run 1 "$link"
+  says 'a pool that is gone' 'the pool that this link names is gone'
+  rows 'a pool that is gone hides no trace' 10 "$link" killed
+  rm "$work/in/$link"
+  "$work/killed" "$work/in/alive" pause 2> /dev/null &
+  pid=$!
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [ -n "$(ls "$work/in/alive/output" 2> /dev/null)" ] && break
+    sleep 0.2
+  done
+  run 1 "$work/in/alive/staging/"pool_*.link
+  says 'a pool whose tracer is alive' alive
+  kill -KILL $pid
+  wait $pid 2> /dev/null
+  run 0 --recover alive
+else
+  skip 'the pool of a tracer that was killed' "it was not in /dev/shm: $(head -n 1 "$work/killed.err")"
+fi
+echo /etc/hostname > "$work/in/pool_0.link"
+run 1 pool_0.link
+says 'a link to something else' 'what this link names is no pool'
 
 # ---- filters
 
@@ -229,6 +307,16 @@ rows flows 42 --flow 5,2073315333 story
 rows 'no flow' 1 --flow 0 story
 says 'losses elsewhere' '12 events dropped: pool full'
 rows 'a flow that is not there' 0 --flow 99 story
+says 'a flow that is not there' '--flow: no event is of flow 99'
+rows 'flows, one of them not there' 9 --flow 2073315333,98 story
+says 'flows, one of them not there' '--flow: no event is of flow 98'
+grep -q 2073315333 "$work/err" && fail 'a flow that is there is not mentioned' "$work/err"
+rows 'a chain that is not there' 0 --chain 99 story
+says 'a chain that is not there' '--chain: no event is of flow 99'
+run 0 --stats --flow 99 story
+says '--stats of a flow that is not there' '--flow: no event is of flow 99'
+run 0 --flow 5 --strict --since 1700000000045000000 --until 1700000000045000001 story
+silent 'a flow that is there'
 rows type 5 --type PACKET_SENT story
 rows 'types, by name and number, lists and repeated' 11 --type packet_sent,3 --type 0x9 story
 rows "the application's type" 10 --type "APP_$escape[31mTEXT
@@ -270,6 +358,13 @@ input=$work/in/hostile.bin rows 'custom type, of standard input' 10 --type "APP_
 # ---- reports
 
 expect stats.text 0 --stats story
+run 0 --stats --type PACKET_RECEIVED,PACKET_SENT near.bin far.bin
+sed -n '/^flow/,$p' "$work/out" | sed 's/  */ /g' > "$work/got"
+printf '%s\n' 'flow events rate/s first last sent acked lost bytes trace' '5 far 1 - 1.00 us 1.00 us 0 0 0 - aaaaaaaa' \
+  '5 near 1 - 1.00 us 1.00 us 1 0 0 1200 B 99999999' '6 path 1 1 - 2.00 us 2.00 us 0 0 0 - 99999999' |
+  sort > "$work/want"
+sort "$work/got" > "$work/sorted"
+same '--stats of flows with one id in two traces' "$work/want" "$work/sorted"
 expect flows.text 0 --flows story
 says '--flows tells losses too' '12 events dropped: pool full'
 run 3 --strict --flows story
@@ -333,7 +428,8 @@ usage "--packet: '5'" --packet 5 story
 usage '--stats does not go with' --flows --stats story
 usage '--follow does not go with' --follow --flows story
 usage 'print text' -f csv --stats story
-usage 'unrecognized option' --nonsense story
+usage 'ojo-cat: unrecognized option' --nonsense story
+usage 'requires an argument' story --limit
 usage "is what is to be read" -o numbers.bin numbers.bin
 usage "is a trace" -o story/output/trace_5000000000_0.bin story
 run 0 -f csv story

@@ -188,21 +188,24 @@ static void print_types(cat *c) {
 
 static void print_flows(cat *c) {
   char a[32], b[32], d[32], bytes[32];
-  unsigned char name[FLOW_NAME_BYTES + 16];
+  unsigned char name[FLOW_NAME_BYTES + 16], id[40];
+  bool several = ojo_reader_trace_count(c->reader) > 1; /* a flow id means something in its trace only */
   table *t = &stats.flows;
   table_pack(t);
   qsort(t->rows, t->used, sizeof(row), by_count);
-  out_format(&c->out, "\n%-28s %12s %12s %10s %10s %10s %9s %9s %9s\n", "flow", "events", "rate/s",
-             "first", "last", "sent", "acked", "lost", "bytes");
+  out_format(&c->out, "\n%-28s %12s %12s %10s %10s %10s %9s %9s %9s%s\n", "flow", "events", "rate/s",
+             "first", "last", "sent", "acked", "lost", "bytes", several ? " trace" : "");
   for (uint64_t i = 0; i < t->used; i++) {
     const row *r = &t->rows[i];
     *put_flow(c, name, r->trace, r->key) = 0;
     put_column(c, (char *)name, 28);
-    out_format(&c->out, " %12llu %12s %10s %10s %10llu %9llu %9llu %9s\n",
+    *put_hex(id, ojo_reader_trace(c->reader, r->trace)->id, 4) = 0;
+    out_format(&c->out, " %12llu %12s %10s %10s %10llu %9llu %9llu %9s%s%s\n",
                (unsigned long long)r->count, rate(a, r), since_start(b, c, r->first_ns),
                since_start(d, c, r->last_ns), (unsigned long long)r->sent,
                (unsigned long long)r->acked, (unsigned long long)r->lost,
-               r->sent ? human(bytes, r->sent_bytes, UNIT_BYTES) : "-");
+               r->sent ? human(bytes, r->sent_bytes, UNIT_BYTES) : "-", several ? " " : "",
+               several ? (char *)id : "");
   }
   if (t->other.count)
     out_format(&c->out, "%-28s %12llu   (beyond the first %u flows)\n", "all others",

@@ -62,6 +62,7 @@ typedef struct request {
   uint8_t trace_id[16];
   uint32_t trace_index;
   bool has_trace;
+  bool pools;       /* of crashed tracers are there, and not shown */
   bool filter_here; /* the reader was opened without some of these filters: see passes */
   ojo_result opened;
 } request;
@@ -86,8 +87,8 @@ void complain(const char *format, ...) {
 
 static const char help[] =
     "usage: ojo-cat [options] PATH...\n"
-    "Prints traces. PATH is a trace directory, a file, or - for standard input; several are\n"
-    "merged by time.\n"
+    "Prints traces. PATH is a trace directory, a file, the pool of a crashed tracer or its link\n"
+    "(DIR/staging/pool_*.link), or - for standard input; several are merged by time.\n"
     "\n"
     "  -f, --format FORMAT   text (default on a terminal), csv (default elsewhere), json, ndjson\n"
     "  -o, --output FILE     write to FILE instead of standard output\n"
@@ -112,8 +113,9 @@ static const char help[] =
     "\n"
     "      --recover         write what crashed tracers of the directories PATH left in memory to\n"
     "                        their output/, and print nothing\n"
-    "      --strict          exit with 3 if events were dropped or a file is damaged; reads all,\n"
-    "                        also what --limit does not print\n"
+    "      --strict          exit with 3 if events were dropped, a file is damaged or a crashed\n"
+    "                        tracer's events are not shown; reads all, also what --limit does\n"
+    "                        not print\n"
     "      --help, --version\n"
     "\n"
     "exit status: 0 ok, 1 nothing could be read or the output failed, 2 wrong usage,\n"
@@ -462,6 +464,8 @@ static bool check_request(request *q) {
 /* Fills q. -1: go on; else the exit code. */
 static int parse_options(request *q, int argc, char **argv) {
   int option;
+  static char name[] = "ojo-cat";
+  if (argc > 0) argv[0] = name; /* getopt_long complains under this name, as we do */
   while ((option = getopt_long(argc, argv, "f:o:", options, NULL)) != -1) {
     if (option == OPT_HELP || option == OPT_VERSION) {
       fputs(option == OPT_HELP ? help : "ojo-cat " OJO_VERSION "\n", stdout);
@@ -830,13 +834,16 @@ static uint64_t tell_losses(cat *c) {
 }
 
 /* A crashed tracer's events are in its pool: they are not read from there. */
-static void tell_dead_pools(const cat *c) {
+static void tell_dead_pools(cat *c) {
   uint64_t pools = ojo_reader_dead_pools(c->reader);
+  const char *dir = c->request->path_count == 1 ? c->request->paths[0] : "DIR";
+  size_t length = strlen(dir);
+  c->request->pools = pools != 0;
   if (pools)
-    complain("staging/ holds %llu pool%s of crashed tracers, whose last events are not shown; to write "
-             "them: ojo-cat --recover %s",
-             (unsigned long long)pools, pools == 1 ? "" : "s",
-             c->request->path_count == 1 ? c->request->paths[0] : "DIR");
+    complain("staging/ holds %llu pool%s of crashed tracers, whose last events are not shown; to see them: "
+             "ojo-cat %s%sstaging/pool_*.link; to write them: ojo-cat --recover %s",
+             (unsigned long long)pools, pools == 1 ? "" : "s", dir,
+             length && dir[length - 1] == '/' ? "" : "/", dir);
 }
 
 /* A line per error, up to a limit. Returns how many there are. */
@@ -846,11 +853,28 @@ static uint64_t tell_errors(const cat *c) {
     const ojo_reader_error *e = ojo_reader_error_at(c->reader, told);
     if (!e) break;
     if (!e->path[0]) complain("%s", e->text); /* of no one file */
+    else if (!e->offset) complain("%s: %s", e->path, e->text); /* of the file as a whole */
     else complain("%s: at offset %llu: %s", e->path, (unsigned long long)e->offset, e->text);
   }
   if (count > told)
     complain("%llu more error%s", (unsigned long long)(count - told), plural(count - told));
   return count;
+}
+
+/* Why there is nothing to see, or less than was asked for: a misspelt path or flow is no error, but not silent. */
+static void tell_nothing(const cat *c) {
+  const request *q = c->request;
+  uint64_t bytes = 0;
+  if (q->follow || interrupted) return;
+  if (ojo_reader_trace_count(c->reader) == 0)
+    for (size_t i = 0; i < q->path_count; i++) complain("%s: there is no trace in it", q->paths[i]);
+  for (uint32_t i = 0; i < ojo_reader_trace_count(c->reader); i++) bytes += ojo_reader_trace(c->reader, i)->bytes;
+  if (bytes == 0 || (c->events && bytes > c->flow_table_bytes_max)) return;
+  for (size_t i = 0; i < q->flows.count; i++) /* by the reader's table: one more pass over the files, perhaps */
+    if (q->flows.items[i] && !ojo_reader_flow(c->reader, q->flows.items[i]))
+      complain("--flow: no event is of flow %llu", (unsigned long long)q->flows.items[i]);
+  if (q->chain && c->events == 0 && !ojo_reader_flow(c->reader, q->chain))
+    complain("--chain: no event is of flow %llu", (unsigned long long)q->chain);
 }
 
 /* Says what was lost or damaged, and gives the exit code. */
@@ -869,7 +893,8 @@ static int finish(cat *c, bool told) {
     return EXIT_NOTHING_READ;
   }
   if (!told) return EXIT_NOTHING_READ;
-  return q->strict && (lost || errors) ? EXIT_STRICT : EXIT_OK;
+  tell_nothing(c);
+  return q->strict && (lost || errors || q->pools) ? EXIT_STRICT : EXIT_OK;
 }
 
 /* ---- main ------------------------------------------------------------------------------------ */
@@ -971,9 +996,12 @@ static void free_request(request *q) {
 static int recover(const request *q) {
   int code = EXIT_OK;
   for (size_t i = 0; i < q->path_count; i++) {
+    struct stat st;
     ojo_result result = ojo_recover(q->paths[i]);
     if (result == OJO_OK) continue;
-    complain("--recover %s: %s", q->paths[i], ojo_result_string(result));
+    if (stat(q->paths[i], &st) == 0 && !S_ISDIR(st.st_mode))
+      complain("--recover %s: not a directory; it wants the one that the tracer was given", q->paths[i]);
+    else complain("--recover %s: %s", q->paths[i], ojo_result_string(result));
     code = EXIT_NOTHING_READ;
   }
   return code;
