@@ -1842,13 +1842,6 @@ static bool ojo__r_is_link_name(const char *name) {
   size_t bytes = strlen(name);
   return strncmp(name, "pool_", 5) == 0 && bytes >= 10 && strcmp(name + bytes - 5, ".link") == 0;
 }
-/* Stands in for ojo.h's, which is not in yet. */
-static int ojo__pool_image(const char *pool_path, char *why, size_t why_bytes) {
-  snprintf(why, why_bytes, "this build can't read pools");
-  (void)pool_path;
-  return -1;
-}
-
 /* A pool, by its path or by that of its link: the events in it, as recovery would write them. False: it is
  * something else. Whose tracer is alive is not looked at: why it can't be read is an error. */
 static bool ojo__r_add_pool(ojo_reader *r, const char *path) {
