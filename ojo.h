@@ -3846,24 +3846,24 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   return result;
 }
 
-/* A dead tracer's pool whose directory, or link in it, is not here: deleted, or in another container that
- * shares /dev/shm. Nobody here will recover it, and it holds memory; but what it holds is not ours to throw
- * away, nor to take into a directory that has the same name by chance. */
-static bool ojo__pool_lost(int fd, const char *name, const struct stat *st, time_t now, char where[PATH_MAX]) {
+/* A dead tracer's pool of this directory, as its path says, without a link in it: the directory was deleted and
+ * made anew, or it is another container's that shares /dev/shm. It holds memory; but what it holds is not ours
+ * to throw away, nor to take into a directory that has the same name by chance. */
+static bool ojo__pool_lost(struct ojo__core *opener, int fd, const char *name, const struct stat *st, time_t now) {
   struct ojo__pool head;
-  char link[PATH_MAX + 64];
+  char link[64];
   if (st->st_ctime + 60 >= now || pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head) return false;
-  if (memcmp(head.magic, "ojopool", 8) != 0 || head.version != OJO__POOL_VERSION || head.dir[0] != '/') return false;
-  memcpy(where, head.dir, PATH_MAX);
-  where[PATH_MAX - 1] = 0;
-  snprintf(link, sizeof link, "%s/staging/pool_%.32s.link", where, name + 37);
-  return access(link, F_OK) != 0 && errno == ENOENT && flock(fd, LOCK_SH | LOCK_NB) == 0;
+  if (memcmp(head.magic, "ojopool", 8) != 0 || head.version != OJO__POOL_VERSION) return false;
+  head.dir[PATH_MAX - 1] = 0;
+  snprintf(link, sizeof link, "pool_%.32s.link", name + 37);
+  return opener->path[0] && strcmp(head.dir, opener->path) == 0 &&
+         faccessat(opener->staging_fd, link, F_OK, 0) != 0 && errno == ENOENT && flock(fd, LOCK_SH | LOCK_NB) == 0;
 }
 
 /* Removes pools without a link: their owners died between the creation of the two, and recorded nothing.
- * Those being created now are told by their age. Tells of pools without a directory. */
+ * Those being created now are told by their age. Tells of those of this directory that hold events. */
 static void ojo__remove_unborn(struct ojo__core *opener) {
-  char where[PATH_MAX], path[PATH_MAX] = "", name[80] = "";
+  char name[80] = "";
   unsigned lost = 0;
   unsigned long long kib = 0;
   DIR *dir = opendir("/dev/shm");
@@ -3882,20 +3882,17 @@ static void ojo__remove_unborn(struct ojo__core *opener) {
       unborn = fstat(fd, &st) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)) &&
                (i == 1 || flock(fd, LOCK_EX | LOCK_NB) == 0);
     if (unborn) unlinkat(dirfd(dir), entry->d_name, 0);
-    else if (mine && magic && ojo__pool_lost(fd, entry->d_name, &st, now.tv_sec, where)) {
-      if (!lost++) {
-        memcpy(path, where, sizeof path);
-        snprintf(name, sizeof name, "%.79s", entry->d_name);
-      }
+    else if (mine && magic && ojo__pool_lost(opener, fd, entry->d_name, &st, now.tv_sec)) {
+      if (!lost++) snprintf(name, sizeof name, "%.79s", entry->d_name);
       kib += (unsigned long long)st.st_blocks / 2;
     }
     close(fd);
   }
   if (dir) closedir(dir);
   if (lost) /* an empty link is enough: its name implies the pool's */
-    ojo__log(opener, "%u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in "
-             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and recover DIR",
-             lost, kib, name, path, name + 37);
+    ojo__log(opener, "%s: %u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in staging/: "
+             "/dev/shm/%s. Delete it; or create staging/pool_%s.link, empty, and recover", opener->path, lost, kib, name,
+             name + 37);
 }
 
 static ojo_result ojo__recover_all(struct ojo__core *opener) {
