@@ -1308,7 +1308,7 @@ static uint64_t ojo__round_up(uint64_t n, uint64_t to) { return (n + to - 1) / t
 /* Thread entries ever used. Never more than the table has, whoever writes to a dead tracer's pool. */
 static uint64_t ojo__threads(const struct ojo__core *core) {
   uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
-  return fresh < OJO__THREADS_MAX ? fresh : OJO__THREADS_MAX;
+  return fresh < OJO__THREADS_MAX ? fresh : (uint64_t)OJO__THREADS_MAX;
 }
 
 static bool ojo__batch_failed(struct ojo__core *core, const char *step) {

@@ -1857,14 +1857,19 @@ static bool ojo__r_add_pool(ojo_reader *r, const char *path) {
   if (fd < 0) return link;
   bool pool = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && pread(fd, why, 8, 0) == 8 && memcmp(why, "ojopool", 8) == 0;
   close(fd);
+  fd = -1;
   if (!pool && link) ojo__r_error(r, path, 0, OJO_ERR_FORMAT, "what this link names is no pool");
   if (!pool) return link;
   for (size_t i = 0; i < r->pool_count; i++) /* by its link and by its own path, perhaps */
     if (r->pools[i].inode == (uint64_t)st.st_ino && r->pools[i].device == (uint64_t)st.st_dev) return true;
   r->pools[r->pool_count].inode = (uint64_t)st.st_ino;
   r->pools[r->pool_count++].device = (uint64_t)st.st_dev;
+#ifdef OJO__IMAGE
   snprintf(why, sizeof why, "the pool can't be read");
   fd = ojo__pool_image(link ? name : path, why, sizeof why);
+#else
+  snprintf(why, sizeof why, "a program that is compiled with OJO_DISABLE reads files, not pools");
+#endif
   if (fd < 0) ojo__r_note_error(r, path, 0, OJO_ERR_FORMAT, why, true);
   else ojo__r_add_fd(r, path, fd, false, true);
   r->pools[r->pool_count - 1].read = fd >= 0;
