@@ -2190,8 +2190,10 @@ static bool ojo__overwrite(struct ojo__core *core, struct ojo__chunk *chunk, boo
 static uint32_t ojo__chain_head(struct ojo__core *core, struct ojo__thread *thread, uint64_t head, uint32_t *next) {
   uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
   if (!at) return 0;
-  *next = OJO__LOAD(&core->chunks[at - 1].next); /* pairs with ojo__chain_append */
-  return *next || OJO__LOAD(&thread->state) == OJO__THREAD_EXITED ? at : 0; /* the state's release is behind the chain's end */
+  /* The state first: a link of 0 that was read before its thread appended to it and ended is not the chain's end. */
+  bool ended = OJO__LOAD(&thread->state) == OJO__THREAD_EXITED; /* pairs with ojo__thread_ended, behind all appends */
+  *next = OJO__LOAD(&core->chunks[at - 1].next);                /* pairs with ojo__chain_append */
+  return *next || ended ? at : 0;
 }
 
 static uint32_t ojo__chain_take(struct ojo__core *core, struct ojo__thread *thread, int level) {
