@@ -561,6 +561,7 @@ struct ojo_reader {
   /* the merge */
   struct ojo__r_node *tree; /* 1: the earliest; leaf i is at leaves + i */
   uint32_t leaves, active, free_leaf;
+  int bursts; /* above 0: lately the runs had several turns in a row */
   struct ojo__r_ref *pending; /* heap of files not open yet (at: index in files) or with runs to come */
   size_t pending_capacity;
   uint32_t pending_count;
@@ -3266,6 +3267,15 @@ static inline uint64_t ojo__r_play(ojo_reader *r, uint32_t leaf, uint64_t key, s
   }
   return rival;
 }
+/* The least key of all other leaves: how far the winner's leaf may go on. */
+static inline uint64_t ojo__r_rival(const ojo_reader *r, uint32_t leaf) {
+  uint64_t rival = UINT64_MAX;
+  for (uint32_t i = r->leaves + leaf; i > 1; i >>= 1) {
+    uint64_t key = r->tree[i ^ 1].key;
+    rival = key < rival ? key : rival;
+  }
+  return rival;
+}
 static bool ojo__r_resize_tree(ojo_reader *r, uint32_t leaves) {
   struct ojo__r_node *tree = (struct ojo__r_node *)ojo__r_alloc(r, 2u * leaves * sizeof *tree);
   if (!tree) return false;
@@ -3599,6 +3609,12 @@ static void ojo__r_start(ojo_reader *r) {
 static void ojo__r_set_stretch(ojo_reader *r, struct ojo__r_cursor *c, uint64_t last) {
   const struct ojo__r_file *f = c->file;
   r->current = c;
+  /* Of many runs at once the processor's own prefetcher loses track: the run's next turn will want this. */
+  __builtin_prefetch(c->at + 256);
+  if (r->bursts > 0) {
+    __builtin_prefetch(c->at + 320);
+    __builtin_prefetch(c->at + 384);
+  }
   r->at = c->at;
   r->at_end = c->window ? c->at + 1 : c->segment_end;
   r->end = c->end;
@@ -3624,11 +3640,14 @@ static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
   if (ojo__r_stopped(r)) return false;
   if (!r->started) ojo__r_start(r);
   if (c) {
+    bool several = !c->window && r->at > c->at + OJO_SLOT_BYTES;
     r->current = NULL;
     if (!c->window) c->at = r->at;
     if (ojo__r_load(r, c)) {
       rival = ojo__r_play(r, c->leaf, c->key, c);
       played = c;
+      several = several || r->tree[1].cursor == c;
+      r->bursts = several ? (r->bursts < 8 ? r->bursts + 2 : r->bursts) : (r->bursts > -8 ? r->bursts - 1 : r->bursts);
     } else {
       ojo__r_leave(r, c);
     }
@@ -3647,6 +3666,10 @@ static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
       return false;
     }
     if (ojo__r_stopped(r)) return false;
+  }
+  if (r->bursts > 0 && played != c) { /* worth to know at once, where a run has many turns in a row */
+    rival = ojo__r_rival(r, c->leaf);
+    played = c;
   }
   uint64_t last = r->active == 1 ? UINT64_MAX : played == c && rival > c->key ? rival - 1 : c->key;
   if (r->pending_count && r->pending[0].key <= last) last = r->pending[0].key - (r->pending[0].key != 0);
