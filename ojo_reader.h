@@ -424,7 +424,7 @@ struct ojo__r_run { /* a RUN with its place and what of it is there */
 /* Of a file that is one of several snapshots: slots in a row that are given. */
 struct ojo__r_piece {
   uint64_t from, to;          /* offsets in the file; of one EVENTS_DROPPED with a row: from its slot */
-  uint64_t ordinal, lost;     /* of its first event, and lost_before */
+  uint64_t ordinal, lost_before; /* of its first event; of its run */
   uint64_t first_ts, last_ts; /* least and greatest, as found */
   uint32_t events, row;       /* row: index + 1 in told, 0: events */
   uint32_t thread, tid;
@@ -434,8 +434,9 @@ struct ojo__r_piece {
 struct ojo__r_span {
   struct ojo__r_file *file;
   uint64_t run_at, from, to;     /* offsets: RUN, the first event, behind the last sound slot */
-  uint64_t ordinal, events, lost;
-  uint64_t first_ts, last_ts;    /* least and greatest, as found; first > last: no events */
+  uint64_t ordinal, events;
+  uint64_t lost, lost_before;    /* before it: as its file's rows tell; as RUN says, which counts overwritten ones */
+  uint64_t first_ts, last_ts;    /* least and greatest, as found */
   uint64_t walk_at, walk_ordinal; /* owner: a place to compare from, not behind the next comparison */
   uint32_t trace, thread, tid;
   uint16_t level, flags;
@@ -446,7 +447,7 @@ struct ojo__r_row {
   struct ojo__r_file *file;
   ojo_event slot[2];     /* as it is given */
   uint64_t from, place;  /* place: of the first in its line of numbers; OVERWRITTEN: behind the last */
-  uint64_t count, told, ordinal, lost;
+  uint64_t count, told, ordinal, lost_before;
   uint32_t trace, thread, tid, reason, slots;
   uint16_t level, flags;
   bool fixed, wrong;     /* decided in an earlier plan; contradicts its run: told as it is */
@@ -561,6 +562,7 @@ struct ojo_reader {
   /* the merge */
   struct ojo__r_node *tree; /* 1: the earliest; leaf i is at leaves + i */
   uint32_t leaves, active, free_leaf;
+  int bursts; /* above 0: lately the runs had several turns in a row */
   struct ojo__r_ref *pending; /* heap of files not open yet (at: index in files) or with runs to come */
   size_t pending_capacity;
   uint32_t pending_count;
@@ -2076,17 +2078,18 @@ static void ojo__r_learn_thread(ojo_reader *r, uint32_t trace, uint32_t thread, 
  *   apart at most (ticks are interpolated between anchors, which are thinned in a long trace). A run with one
  *   event that differs contradicts the others: that is an error, all of its events are given, and it
  *   covers nothing. So nothing is left out that is not given elsewhere.
- * - ordinal - lost_before numbers the recorded events without gaps. EVENTS_DROPPED with OVERWRITTEN in a run says
- *   that `count` of the first_ordinal - lost_before events that were recorded before it are not in its file.
- *   In the order of these numbers, each tells of what is missing below its run: the number, less the events
- *   below it that any file gives, less what was told before; but at most its count.
- * - lost_before numbers the losses: other EVENTS_DROPPED of a run tell of the last ones before lost_before,
- *   [lost_before - count, lost_before), several in a row one after the other. In the order of these
- *   numbers, each tells of those that were not told before.
+ * - Each file tells of all losses since the trace's start. So the counts of its EVENTS_DROPPED, but those with
+ *   OVERWRITTEN, number the losses, in the order of the ordinals: a row of `count` behind others of `sum` is of
+ *   the losses [sum, sum + count). In the order of these numbers, each tells of those that were not told
+ *   before. (lost_before is not asked: it counts what its file has not, overwritten ones too.)
+ * - ordinal - sum of losses so far numbers the recorded events without gaps. OVERWRITTEN in front of a run says that
+ *   `count` of the first_ordinal - sum events that were recorded before it are not in its file. In the order of
+ *   these numbers, each tells of what is missing below its run: the number, less the events below it
+ *   that any file gives, less what was told before; but at most its count.
  * - Thread 0 tells sums since the trace's start, one for each reason: each tells of what was not told before. Its
  *   OVERWRITTEN and POOL_FULL are of threads that had ended: less what is known of the threads that are in
  *   other files, but no longer in this one (events given and told as overwritten; losses told).
- * - A count that its run denies (above first_ordinal - lost_before, or lost_before) is an error, and told as it is.
+ * - A count that the ordinal behind it denies (more than were recorded, or tried) is an error, and told as it is.
  * - What is told in part begins no earlier than the last event before it, or the end of what was told before.
  * - EVENTS_DROPPED with KERNEL_RING was recorded as events are: it has an ordinal, and counts as one.
  *
@@ -2186,7 +2189,7 @@ static bool ojo__r_add_row(ojo_reader *r, struct ojo__r_file *f, const struct oj
   row->file = f;
   row->from = (uint64_t)(p - f->look.base);
   row->ordinal = ordinal;
-  row->lost = span->lost;
+  row->lost_before = span->lost_before;
   row->trace = span->trace;
   row->thread = span->thread;
   row->tid = span->tid;
@@ -2194,44 +2197,16 @@ static bool ojo__r_add_row(ojo_reader *r, struct ojo__r_file *f, const struct oj
   row->flags = span->flags;
   return true;
 }
-/* The places of a run's rows, once all of them are there. */
-static void ojo__r_place_rows(ojo_reader *r, const struct ojo__r_span *span, size_t first) {
-  uint64_t losses = 0;
-  bool wrong = false;
-  for (size_t i = first; i < r->row_count; i++) {
-    struct ojo__r_row *row = &r->rows[i];
-    if (row->thread == 0) row->place = row->count; /* a sum */
-    else if (!ojo__r_overwritten(row)) losses = ojo__r_add(losses, row->count);
-    else {
-      row->place = row->ordinal > row->lost ? row->ordinal - row->lost : 0;
-      row->wrong = row->count > row->place;
-      wrong = wrong || row->wrong;
-    }
-  }
-  uint64_t place = span->lost - losses;
-  for (size_t i = first; i < r->row_count; i++) {
-    struct ojo__r_row *row = &r->rows[i];
-    if (row->thread == 0 || ojo__r_overwritten(row)) continue;
-    row->wrong = losses > span->lost;
-    wrong = wrong || row->wrong;
-    row->place = place;
-    place += row->count;
-  }
-  if (wrong)
-    ojo__r_error(r, span->file->path, span->run_at, OJO_ERR_FORMAT,
-                 "a run's count of losses contradicts its ordinals: told as it is");
-}
 /* Reads a run: what is in it goes to spans, rows and mentions. False: no room. */
 static bool ojo__r_survey_run(ojo_reader *r, struct ojo__r_file *f, const struct ojo__r_run *run) {
   struct ojo__r_span span;
-  size_t first_row = r->row_count;
   const unsigned char *p = f->look.base + run->slots_at, *end = p + run->slot_count * OJO_SLOT_BYTES;
   bool row_since = false;
   memset(&span, 0, sizeof span);
   span.file = f;
   span.run_at = run->at;
   span.ordinal = run->run.first_ordinal;
-  span.lost = run->run.lost_before;
+  span.lost_before = run->run.lost_before;
   span.trace = f->trace;
   span.thread = run->slot.flow;
   span.tid = run->run.tid;
@@ -2262,7 +2237,6 @@ static bool ojo__r_survey_run(ojo_reader *r, struct ojo__r_file *f, const struct
     }
     p += bytes;
   }
-  ojo__r_place_rows(r, &span, first_row);
   struct ojo__r_thread *t = ojo__r_thread_of(r, f->trace, span.thread, true);
   if (t && t->tid == 0) t->tid = span.tid;
   if (span.thread) { /* mentions of one thread follow each other: most are left out here */
@@ -2315,6 +2289,72 @@ static void ojo__r_survey_file(ojo_reader *r, struct ojo__r_file *f) {
                "no room to compare one more snapshot (524,288 runs at most): its events may be given twice");
 }
 
+static int ojo__r_compare_rows_in_file(const void *a, const void *b) {
+  const struct ojo__r_row *x = (const struct ojo__r_row *)a, *y = (const struct ojo__r_row *)b;
+  int order = ojo__r_compare_lines(x->trace, x->thread, x->level, y->trace, y->thread, y->level);
+  if (order) return order;
+  if (x->file != y->file) return ojo__r_order(x->file->sequence, y->file->sequence);
+  return x->ordinal != y->ordinal ? ojo__r_order(x->ordinal, y->ordinal) : ojo__r_order(x->from, y->from);
+}
+static int ojo__r_compare_spans_in_file(const void *a, const void *b) {
+  const struct ojo__r_span *x = (const struct ojo__r_span *)a, *y = (const struct ojo__r_span *)b;
+  int order = ojo__r_compare_lines(x->trace, x->thread, x->level, y->trace, y->thread, y->level);
+  if (order) return order;
+  return x->file != y->file ? ojo__r_order(x->file->sequence, y->file->sequence) : ojo__r_order(x->ordinal, y->ordinal);
+}
+/* The places of the new rows, from number `fixed` on, and the losses before the new runs: line by line, file by
+ * file, in the order of the ordinals. */
+static void ojo__r_place_rows(ojo_reader *r, size_t fixed) {
+  struct ojo__r_row *rows = r->rows + fixed;
+  size_t count = r->row_count - fixed, s = 0;
+  if (r->span_count > 1) qsort(r->spans, r->span_count, sizeof *r->spans, ojo__r_compare_spans_in_file);
+  if (count > 1) qsort(rows, count, sizeof *rows, ojo__r_compare_rows_in_file);
+  uint64_t losses = 0;
+  for (size_t i = 0; i < count;) {
+    size_t end = i;
+    bool wrong = false;
+    if (i == 0 || rows[i].file != rows[i - 1].file ||
+        ojo__r_compare_lines(rows[i].trace, rows[i].thread, rows[i].level, rows[i - 1].trace, rows[i - 1].thread,
+                             rows[i - 1].level) != 0)
+      losses = 0;
+    for (; end < count && rows[end].file == rows[i].file && rows[end].ordinal == rows[i].ordinal &&
+           ojo__r_compare_lines(rows[i].trace, rows[i].thread, rows[i].level, rows[end].trace, rows[end].thread,
+                                rows[end].level) == 0;
+         end++) {
+      struct ojo__r_row *row = &rows[end];
+      row->place = row->thread ? losses : row->count; /* thread 0 tells sums */
+      if (row->thread == 0 || ojo__r_overwritten(row)) continue;
+      row->wrong = row->count > row->ordinal || losses > row->ordinal - row->count;
+      wrong = wrong || row->wrong;
+      if (!row->wrong) losses += row->count;
+    }
+    for (size_t k = i; k < end; k++) {
+      struct ojo__r_row *row = &rows[k];
+      if (row->thread == 0 || !ojo__r_overwritten(row)) continue;
+      row->place = row->ordinal > losses ? row->ordinal - losses : 0;
+      row->wrong = row->count > row->place;
+      wrong = wrong || row->wrong;
+    }
+    if (wrong)
+      ojo__r_error(r, rows[i].file->path, rows[i].from, OJO_ERR_FORMAT,
+                   "a count of losses contradicts the ordinals: told as it is");
+    for (; s < r->span_count; s++) { /* up to the next row of this line and file */
+      struct ojo__r_span *span = &r->spans[s];
+      int order = ojo__r_compare_lines(span->trace, span->thread, span->level, rows[i].trace, rows[i].thread,
+                                       rows[i].level);
+      if (order == 0 && span->file != rows[i].file)
+        order = ojo__r_order(span->file->sequence, rows[i].file->sequence);
+      if (order > 0) break;
+      bool next = end < count && rows[end].file == span->file && span->ordinal >= rows[end].ordinal &&
+                  ojo__r_compare_lines(span->trace, span->thread, span->level, rows[end].trace, rows[end].thread,
+                                       rows[end].level) == 0;
+      if (order == 0 && next) break;
+      if (order == 0 && span->ordinal >= rows[i].ordinal) span->lost = losses;
+    }
+    i = end;
+  }
+}
+
 static struct ojo__r_piece *ojo__r_add_piece(ojo_reader *r, struct ojo__r_file *f) {
   void *pieces = f->unplanned ? NULL
                               : ojo__r_grown(r, f->pieces, &f->piece_capacity, f->piece_count + 1u,
@@ -2341,7 +2381,7 @@ static void ojo__r_give(ojo_reader *r, const struct ojo__r_span *s, struct ojo__
     piece->from = s->from;
     piece->to = s->to;
     piece->ordinal = s->ordinal;
-    piece->lost = s->lost;
+    piece->lost_before = s->lost_before;
     piece->first_ts = s->first_ts;
     piece->last_ts = s->last_ts;
     piece->events = (uint32_t)s->events;
@@ -2361,7 +2401,7 @@ static void ojo__r_give(ojo_reader *r, const struct ojo__r_span *s, struct ojo__
       if (!(piece = ojo__r_add_piece(r, s->file))) return;
       piece->from = (uint64_t)(w->p - base);
       piece->ordinal = w->ordinal;
-      piece->lost = s->lost;
+      piece->lost_before = s->lost_before;
       piece->first_ts = UINT64_MAX;
       piece->thread = s->thread;
       piece->tid = s->tid;
@@ -2656,7 +2696,7 @@ static void ojo__r_give_rows(ojo_reader *r) {
     piece->from = row->from;
     piece->to = row->from + row->slots * OJO_SLOT_BYTES;
     piece->ordinal = row->ordinal;
-    piece->lost = row->lost;
+    piece->lost_before = row->lost_before;
     piece->first_ts = piece->last_ts = row->slot[0].ts;
     piece->events = 1;
     piece->row = (uint32_t)r->told_count;
@@ -2689,7 +2729,7 @@ static void ojo__r_unplan(ojo_reader *r, struct ojo__r_file *f) {
 }
 /* The files that are new and may overlap: a trace's snapshots, and what was recovered of it, if it has
  * snapshots; if it is two at least, or more may come. */
-static bool ojo__r_survey(ojo_reader *r) {
+static bool ojo__r_survey(ojo_reader *r, size_t fixed_rows) {
   const unsigned flags = OJO_FILE_SNAPSHOT | OJO_FILE_RECOVERED;
   bool any = false;
   for (uint32_t i = 0; i < r->trace_count; i++) r->traces[i]->snapshots = r->traces[i]->alike = 0;
@@ -2707,13 +2747,14 @@ static bool ojo__r_survey(ojo_reader *r) {
     else if (t->alike > 1 || r->follow) ojo__r_survey_file(r, f);
     any = any || f->surveyed;
   }
+  if (any) ojo__r_place_rows(r, fixed_rows);
   return any;
 }
 /* Makes the plan for the files that are new. */
 static void ojo__r_plan(ojo_reader *r) {
   if (!r->plan_due) return;
   r->plan_due = false;
-  if (ojo__r_survey(r)) {
+  if (ojo__r_survey(r, r->row_count)) {
     ojo__r_place_spans(r);
     ojo__r_tell_rows(r);
     ojo__r_give_rows(r);
@@ -3264,6 +3305,15 @@ static inline uint64_t ojo__r_play(ojo_reader *r, uint32_t leaf, uint64_t key, s
   }
   return rival;
 }
+/* The least key of all other leaves: how far the winner's leaf may go on. */
+static inline uint64_t ojo__r_rival(const ojo_reader *r, uint32_t leaf) {
+  uint64_t rival = UINT64_MAX;
+  for (uint32_t i = r->leaves + leaf; i > 1; i >>= 1) {
+    uint64_t key = r->tree[i ^ 1].key;
+    rival = key < rival ? key : rival;
+  }
+  return rival;
+}
 static bool ojo__r_resize_tree(ojo_reader *r, uint32_t leaves) {
   struct ojo__r_node *tree = (struct ojo__r_node *)ojo__r_alloc(r, 2u * leaves * sizeof *tree);
   if (!tree) return false;
@@ -3600,6 +3650,12 @@ static void ojo__r_start(ojo_reader *r) {
 static void ojo__r_set_stretch(ojo_reader *r, struct ojo__r_cursor *c, uint64_t last) {
   const struct ojo__r_file *f = c->file;
   r->current = c;
+  /* Of many runs at once the processor's own prefetcher loses track: the run's next turn will want this. */
+  __builtin_prefetch(c->at + 256);
+  if (r->bursts > 0) {
+    __builtin_prefetch(c->at + 320);
+    __builtin_prefetch(c->at + 384);
+  }
   r->at = c->at;
   r->at_end = c->window ? c->at + 1 : c->segment_end;
   r->end = c->end;
@@ -3625,11 +3681,14 @@ static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
   if (ojo__r_stopped(r)) return false;
   if (!r->started) ojo__r_start(r);
   if (c) {
+    bool several = !c->window && r->at > c->at + OJO_SLOT_BYTES;
     r->current = NULL;
     if (!c->window) c->at = r->at;
     if (ojo__r_load(r, c)) {
       rival = ojo__r_play(r, c->leaf, c->key, c);
       played = c;
+      several = several || r->tree[1].cursor == c;
+      r->bursts = several ? (r->bursts < 8 ? r->bursts + 2 : r->bursts) : (r->bursts > -8 ? r->bursts - 1 : r->bursts);
     } else {
       ojo__r_leave(r, c);
     }
@@ -3648,6 +3707,10 @@ static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
       return false;
     }
     if (ojo__r_stopped(r)) return false;
+  }
+  if (r->bursts > 0 && played != c) { /* worth to know at once, where a run has many turns in a row */
+    rival = ojo__r_rival(r, c->leaf);
+    played = c;
   }
   uint64_t last = r->active == 1 ? UINT64_MAX : played == c && rival > c->key ? rival - 1 : c->key;
   if (r->pending_count && r->pending[0].key <= last) last = r->pending[0].key - (r->pending[0].key != 0);
@@ -4064,7 +4127,7 @@ static bool ojo__r_view_piece(ojo_reader *r, const struct ojo__r_file *f, ojo_re
   view->flags = piece->flags;
   view->level = piece->level;
   view->first_ordinal = piece->ordinal;
-  view->lost_before = piece->lost;
+  view->lost_before = piece->lost_before;
   return true;
 }
 OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *view) {

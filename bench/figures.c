@@ -10,6 +10,7 @@
  *   figures make DIR N B   a trace of N events in DIR, in files of B bytes, to measure tools with
  *   figures ctf DIR OUT    the same events as a CTF 1.8 trace in OUT, for babeltrace2
  *   figures scan FILE      scans it
+ *   figures merge DIR      ojo_reader_next over 64 threads' runs, which have turns of 1, 8 and 1,000 events
  */
 #define OJO_IMPLEMENTATION
 #define OJO_READER_IMPLEMENTATION
@@ -268,14 +269,85 @@ static void scan(const char *name) {
   close(fd);
 }
 
+enum { MERGED = 64, MERGED_EVENTS = 4000000 };
+struct turns { /* a thread's times */
+  ojo_tracer *t;
+  uint64_t *times, count;
+};
+static void *take_turns(void *argument) {
+  struct turns *own = (struct turns *)argument;
+  for (uint64_t i = 0; i < own->count; i++) ojo_record_at(own->t, own->times[i], 1, OJO_PACKET_SENT, i);
+  return NULL;
+}
+static int merge(const char *dir, uint64_t burst) {
+  static struct turns turns[MERGED];
+  uint64_t state = 88172645463325252u, count = 0, *times = (uint64_t *)malloc(MERGED_EVENTS * sizeof(uint64_t));
+  unsigned char *owner = (unsigned char *)malloc(MERGED_EVENTS);
+  char path[4096];
+  ojo_desc d;
+  ojo_tracer *t;
+  pthread_t id;
+  memset(&d, 0, sizeof d);
+  snprintf(path, sizeof path, "%s/merge%llu", dir, (unsigned long long)burst);
+  d.dir = path;
+  d.flush_bytes = 1u << 30;
+  d.flush_interval_ms = 100000;
+  if (!times || !owner || ojo_open(&t, &d) != OJO_OK || !t) return 1;
+  memset(turns, 0, sizeof turns);
+  for (uint64_t i = 0; i < MERGED_EVENTS; i++) {
+    if (i % burst == 0) {
+      state ^= state << 13;
+      state ^= state >> 7;
+      state ^= state << 17;
+    }
+    owner[i] = (unsigned char)(state >> 20 & (MERGED - 1));
+    turns[owner[i]].count++;
+  }
+  for (int k = 0; k < MERGED; k++) {
+    turns[k].times = times;
+    times += turns[k].count;
+    turns[k].count = 0;
+  }
+  uint64_t start_ns = ojo__clock_ns(CLOCK_MONOTONIC);
+  for (uint64_t i = 0; i < MERGED_EVENTS; i++) turns[owner[i]].times[turns[owner[i]].count++] = start_ns + i;
+  for (int k = 0; k < MERGED; k++) {
+    turns[k].t = t;
+    if (pthread_create(&id, NULL, take_turns, &turns[k]) || pthread_join(id, NULL)) return 1;
+  }
+  if (ojo_close(t) != OJO_OK) return 1;
+  free(turns[0].times);
+  free(owner);
+  double rate[ROUNDS];
+  ojo_reader *r;
+  ojo_reader_event e;
+  ojo_reader_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.path = path;
+  if (ojo_reader_open(&r, &desc) != OJO_OK) return 1;
+  for (int i = 0; i < ROUNDS; i++) {
+    ojo_reader_rewind(r);
+    uint64_t start = cpu_ns(), sum = 0;
+    for (count = 0; ojo_reader_next(r, &e); count++) sum += e.payload;
+    rate[i] = (double)count * 1e3 / (double)(cpu_ns() - start);
+    sink = sum;
+  }
+  ojo_reader_close(r);
+  printf("merge of %d runs in turns of %llu: %.1f M events/s (%llu events)\n", MERGED, (unsigned long long)burst,
+         median(rate, ROUNDS), (unsigned long long)count);
+  return 0;
+}
+
 int main(int argc, char **argv) {
+  if (argc == 3 && strcmp(argv[1], "merge") == 0)
+    return merge(argv[2], 1) || merge(argv[2], 8) || merge(argv[2], 1000);
   if (argc == 5 && strcmp(argv[1], "make") == 0)
     return make(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
   if (argc == 4 && strcmp(argv[1], "ctf") == 0) return ctf(argv[2], argv[3]);
   if (argc == 3 && strcmp(argv[1], "pool") == 0) return pool(argv[2]);
   if (argc == 3 && strcmp(argv[1], "scan") == 0) return scan(argv[2]), 0;
   if (argc != 2) {
-    fprintf(stderr, "usage: figures DIR | pool DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE\n");
+    fprintf(stderr, "usage: figures DIR | pool DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE | merge DIR
+");
     return 2;
   }
   hot_path(argv[1]);

@@ -44,6 +44,8 @@ echo
 events=10000000
 "$figures" make "$dir/one" $events 1000000000
 "$figures" scan "$(ls -S "$dir"/one/output/*.bin | head -n 1)"
+"$figures" merge "$dir"
+rm -rf "$dir"/merge*
 echo
 
 seconds() { # seconds COMMAND...: wall time of the best of three

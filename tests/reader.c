@@ -709,7 +709,7 @@ static void end_thread(uint32_t thread) {
 }
 static void put_line(made *m, uint32_t k, struct taken *t) {
   struct line *l = &lines[k];
-  uint64_t ordinal = 0, lost = 0, told_ts = 0;
+  uint64_t ordinal = 0, lost = 0, told_ts = 0, overwritten = 0;
   bool any = false;
   for (uint64_t i = l->held; i < l->count;) {
     uint64_t end = i + 1;
@@ -726,7 +726,9 @@ static void put_line(made *m, uint32_t k, struct taken *t) {
     if (gap > lost_gap) made_dropped(m, told_ts, first->ts, gap - lost_gap, OJO_DROP_OVERWRITTEN);
     if (lost_gap) made_dropped(m, first->ts > 2 ? first->ts - 2 : 0, first->ts, lost_gap, OJO_DROP_NESTING);
     m->run_ordinal = first->ordinal;
-    m->run_lost = lost = first->lost;
+    lost = first->lost;
+    overwritten += gap - lost_gap;
+    m->run_lost = lost + overwritten;
     for (; i < end; i++) {
       if (l->events[i].payload % 7 == 0)
         made_number(m, l->events[i].ts, OJO_PACKET_SENT, 1 + k, l->events[i].payload, i);
@@ -741,14 +743,14 @@ static void put_line(made *m, uint32_t k, struct taken *t) {
     made_run(m, thread_of(k));
     m->run_level = k % 2;
     made_dropped(m, 0, now_ts, l->count, OJO_DROP_OVERWRITTEN);
-    m->run_ordinal = l->count;
+    m->run_ordinal = m->run_lost = overwritten = l->count;
   }
   if (l->lost == lost) return;
   made_run(m, thread_of(k));
   m->run_level = k % 2;
   made_dropped(m, l->lost_first, l->lost_last, l->lost - lost, OJO_DROP_NESTING);
   m->run_ordinal = l->attempts;
-  m->run_lost = l->lost;
+  m->run_lost = l->lost + overwritten;
 }
 static made take_snapshot(uint32_t number) {
   struct taken *t = &taken[number];
@@ -1034,12 +1036,11 @@ static void test_snapshot_damage(void) {
   write_snapshot(&m, 1);
   EXPECT_SNAPSHOTS(2, 150, 51, 1);
   m = snapshot_of(1, OJO_FILE_SNAPSHOT);
-  put_run(&m, 50, 100, 50);
-  made_dropped(&m, 2000, 2000, 3, OJO_DROP_POOL_FULL);
+  put_run(&m, 50, 100, 0);
+  made_dropped(&m, 2000, 2000, 151, OJO_DROP_POOL_FULL);
   m.run_ordinal = 50;
-  m.run_lost = 2;
   write_snapshot(&m, 1);
-  EXPECT_SNAPSHOTS(2, 150, 53, 1);
+  EXPECT_SNAPSHOTS(2, 150, 151, 1);
   /* a run that claims more than it has covers only what is there */
   m = snapshot_of(0, OJO_FILE_SNAPSHOT);
   put_run(&m, 0, 100, 0);
