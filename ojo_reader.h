@@ -655,6 +655,7 @@ struct ojo_reader {
   struct ojo__r_seen *seen;
   size_t seen_size;
   uint32_t seen_count;
+  uint64_t salt; /* see ojo__r_salted */
   int wake; /* eventfd, or -1 */
   uint32_t poll_ms;
   void (*idle)(void *user);
@@ -706,6 +707,10 @@ static char *ojo__r_join(ojo_reader *r, const char *directory, const char *name)
 static uint64_t ojo__r_mix(uint64_t x) {
   x = (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93);
   return x ^ x >> 32;
+}
+/* For tables whose keys come from files: nobody can choose keys that meet in one place. */
+static uint64_t ojo__r_salted(const ojo_reader *r, uint64_t x) {
+  return ojo__r_mix(ojo__r_mix(x ^ r->salt) + r->salt);
 }
 static uint64_t ojo__r_add(uint64_t a, uint64_t b) { return a + b < a ? UINT64_MAX : a + b; }
 static uint64_t ojo__r_load64(const unsigned char *p) {
@@ -2028,11 +2033,11 @@ static const char *ojo__r_damage(uint32_t type) { /* why ojo__r_event_bytes said
 
 /* ---- >>threads --------------------------------------------------------------------------------- */
 
-static uint64_t ojo__r_thread_name(uint32_t trace, uint32_t thread) {
-  return ojo__r_mix((uint64_t)trace << 32 | thread);
+static uint64_t ojo__r_thread_name(const ojo_reader *r, uint32_t trace, uint32_t thread) {
+  return ojo__r_salted(r, (uint64_t)trace << 32 | thread);
 }
 static uint64_t ojo__r_thread_hash(const ojo_reader *r, uint32_t index) {
-  return ojo__r_thread_name(r->thread_table[index].trace, r->thread_table[index].thread);
+  return ojo__r_thread_name(r, r->thread_table[index].trace, r->thread_table[index].thread);
 }
 /* NULL: unknown, or no room for one more. */
 static struct ojo__r_thread *ojo__r_thread_of(ojo_reader *r, uint32_t trace, uint32_t thread, bool make) {
@@ -2040,7 +2045,7 @@ static struct ojo__r_thread *ojo__r_thread_of(ojo_reader *r, uint32_t trace, uin
                                 ojo__r_thread_hash))
     return NULL;
   if (!r->thread_hash) return NULL;
-  size_t slot = (size_t)ojo__r_thread_name(trace, thread) & (r->thread_hash_size - 1);
+  size_t slot = (size_t)ojo__r_thread_name(r, trace, thread) & (r->thread_hash_size - 1);
   for (; r->thread_hash[slot]; slot = (slot + 1) & (r->thread_hash_size - 1)) {
     struct ojo__r_thread *known = &r->thread_table[r->thread_hash[slot] - 1];
     if (known->trace == trace && known->thread == thread) return known;
@@ -2797,12 +2802,12 @@ static void ojo__r_plan_forget(ojo_reader *r) {
 static struct ojo__r_flow *ojo__r_flow_row(const ojo_reader *r, uint32_t index) {
   return &r->flow_blocks[index / OJO__R_FLOW_BLOCK][index % OJO__R_FLOW_BLOCK];
 }
-static uint64_t ojo__r_flow_name(uint32_t trace, uint64_t flow) {
-  return ojo__r_mix(flow ^ (uint64_t)trace << 40);
+static uint64_t ojo__r_flow_name(const ojo_reader *r, uint32_t trace, uint64_t flow) {
+  return ojo__r_salted(r, flow ^ (uint64_t)trace << 40);
 }
 static uint64_t ojo__r_flow_hash(const ojo_reader *r, uint32_t index) {
   const struct ojo__r_flow *f = ojo__r_flow_row(r, index);
-  return ojo__r_flow_name(f->trace, f->flow);
+  return ojo__r_flow_name(r, f->trace, f->flow);
 }
 static struct ojo__r_flow *ojo__r_flow_of(ojo_reader *r, uint32_t trace, uint64_t flow, bool make) {
   if (r->last_flow < r->flow_table_count) {
@@ -2815,7 +2820,7 @@ static struct ojo__r_flow *ojo__r_flow_of(ojo_reader *r, uint32_t trace, uint64_
     return NULL;
   }
   if (!r->flow_hash) return NULL;
-  size_t slot = (size_t)ojo__r_flow_name(trace, flow) & (r->flow_hash_size - 1);
+  size_t slot = (size_t)ojo__r_flow_name(r, trace, flow) & (r->flow_hash_size - 1);
   for (; r->flow_hash[slot]; slot = (slot + 1) & (r->flow_hash_size - 1)) {
     struct ojo__r_flow *known = ojo__r_flow_row(r, r->flow_hash[slot] - 1);
     if (known->flow != flow || known->trace != trace) continue;
@@ -3972,6 +3977,9 @@ OJO_READER_API ojo_result ojo_reader_open(ojo_reader **out, const ojo_reader_des
   r->poll_ms = copy.follow_poll_ms ? copy.follow_poll_ms : 100;
   if (r->poll_ms > 60000) r->poll_ms = 60000;
   r->chain_epoch = 1;
+  struct timespec now = {0, 0};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  r->salt = ojo__r_mix((uint64_t)(uintptr_t)r ^ (uint64_t)now.tv_nsec << 32 ^ (uint64_t)now.tv_sec);
   r->wake = copy.follow ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
   ojo__r_make_standard(r);
   if (!ojo__r_copy_filters(r, &copy) || !ojo__r_add_sources(r, &copy)) {

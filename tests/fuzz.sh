@@ -22,7 +22,14 @@ mkdir -p "$dir/found" || exit 1
 # Scratch files, many a second: in memory where that is.
 TMPDIR=$(mktemp -d /dev/shm/ojo_fuzz_tmp.XXXXXX 2>/dev/null || mktemp -d)
 export TMPDIR
-trap 'rm -rf "$TMPDIR"' EXIT
+# A target that is killed leaves its pool behind, under a trace id that ends in its process id.
+clean() {
+  rm -rf "$TMPDIR"
+  for pool in /dev/shm/ojo_*_0f0220f0220f0220*; do
+    pid=$(printf '%d' "0x${pool##*_0f0220f0220f0220}" 2>/dev/null) && ! kill -0 "$pid" 2>/dev/null && rm -f "$pool"
+  done
+}
+trap clean EXIT
 trap 'exit 1' INT TERM HUP
 passed=0 failed=0 skipped=0
 

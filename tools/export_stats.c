@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define TYPES_MAX 4096u
 #define FLOWS_MAX 65536u
@@ -27,6 +28,7 @@ typedef struct table {
 static struct {
   table types, flows;
   row all;
+  uint64_t salt; /* of their hashes: no file can choose keys that meet in one place */
 } stats;
 
 static bool table_open(table *t, uint64_t max) {
@@ -38,7 +40,8 @@ static bool table_open(table *t, uint64_t max) {
 }
 
 static row *table_find(table *t, uint32_t trace, uint64_t key) {
-  uint64_t at = (key * UINT64_C(0x9E3779B97F4A7C15) ^ trace * UINT64_C(0xC2B2AE3D27D4EB4F)) >> 32;
+  uint64_t at = (key ^ stats.salt) * UINT64_C(0x9E3779B97F4A7C15);
+  at = ((at ^ at >> 32) + stats.salt + trace) * UINT64_C(0xC2B2AE3D27D4EB4F) >> 32;
   for (;; at++) {
     row *r = &t->rows[at & (2 * t->max - 1)];
     if (r->used && r->key == key && r->trace == trace) return r;
@@ -77,7 +80,10 @@ static void row_add(row *r, const ojo_reader_event *e) {
 }
 
 static bool stats_begin(cat *c) {
+  struct timespec now = {0, 0};
   (void)c;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  stats.salt = ((uint64_t)now.tv_nsec << 32 ^ (uint64_t)now.tv_sec) * UINT64_C(0x9E3779B97F4A7C15);
   memset(&stats.all, 0, sizeof stats.all);
   return table_open(&stats.types, TYPES_MAX) && table_open(&stats.flows, FLOWS_MAX);
 }
@@ -172,6 +178,7 @@ static void print_types(cat *c) {
   char a[32], b[32], d[32];
   table *t = &stats.types;
   table_pack(t);
+  qsort(t->rows, t->used, sizeof(row), by_count); /* so that the same rows are merged each time */
   merge_types(t);
   qsort(t->rows, t->used, sizeof(row), by_count);
   out_format(&c->out, "\n%-28s %12s %12s %10s %10s\n", "type", "events", "rate/s", "first", "last");

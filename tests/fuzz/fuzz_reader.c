@@ -73,7 +73,7 @@ static void check_event(ojo_reader *r, const ojo_reader_event *e) {
   FUZZ_CHECK(e->extension_bytes % 24 == 0 && e->extension_bytes <= OJO_EXTENSION_BYTES_MAX &&
                  !e->extension == !e->extension_bytes,
              "an extension of %u bytes", e->extension_bytes);
-  FUZZ_CHECK(e->category <= 16 && e->type != OJO_RUN && (e->type != OJO_THREAD || trace->version == 1),
+  FUZZ_CHECK(e->category <= 16 && ((e->type != OJO_RUN && e->type != OJO_THREAD) || trace->version == 1),
              "category %u, type %llu", e->category, (unsigned long long)e->type);
   sink += (unsigned)(strlen(type->name) + strlen(type->category) + strlen(type->description));
   sink += (unsigned)strlen(ojo_reader_thread(r, e->trace, e->thread, &tid));
