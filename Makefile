@@ -27,8 +27,8 @@ AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(na
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
-TEST_PROGRAMS := unit api types golden reader stress crash kill_steps
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh model.sh
+TEST_PROGRAMS := unit api types golden reader interleave stress crash kill_steps
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh model.sh defects.sh
 ASAN_PROGRAMS := unit api reader stress
 TSAN_PROGRAMS := stress
 
