@@ -585,31 +585,31 @@ OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
 OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload) {
   uint64_t generation = t->generation;
   const void *frame = __builtin_frame_address(0);
-  if (OJO__UNLIKELY(ojo__hot.generation != generation)) {
+  if (OJO__UNLIKELY(ojo__hot.generation != generation)) { /* model: R0; the marker is R1 */
     ojo__slow(t, raw, type, flow, payload, frame);
     return;
   }
   ojo__hot.generation = (uint64_t)(uintptr_t)frame;
   __asm__ volatile("" ::: "memory");
-  if (OJO__UNLIKELY(ojo__hot.owner != generation)) { /* a handler recorded elsewhere before the marker */
+  if (OJO__UNLIKELY(ojo__hot.owner != generation)) { /* a handler recorded elsewhere before the marker */ /* model: R2 */
     ojo__hot.generation = 0;
     ojo__slow(t, raw, type, flow, payload, frame);
     return;
   }
-  struct ojo__chunk *chunk = ojo__hot.chunk;
+  struct ojo__chunk *chunk = ojo__hot.chunk; /* model: R3 */
   uint64_t at = __atomic_load_n(&chunk->committed, __ATOMIC_RELAXED); /* ours alone */
   if (OJO__UNLIKELY(at > OJO__CHUNK_LIMIT - OJO_SLOT_BYTES)) {
     ojo__full(t, raw, type, flow, payload);
     return;
   }
-  ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at);
+  ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at); /* model: R4 */
   slot->ts = raw ? raw : ojo__raw_now(t);
   slot->type = type;
   slot->flow = flow;
   slot->payload = payload;
   __atomic_store_n(&chunk->committed, at + OJO_SLOT_BYTES, __ATOMIC_RELEASE);
   __asm__ volatile("" ::: "memory");
-  ojo__hot.generation = generation;
+  ojo__hot.generation = generation; /* model: R6; committed is R5 */
 }
 
 /* A stamp for the `_at` calls, for all events of one packet: CLOCK_MONOTONIC ns, or a tick with bit 63
@@ -1358,6 +1358,7 @@ static uint32_t *ojo__link(uint32_t *links, size_t stride, uint64_t index) {
  * between our load and our exchange makes the exchange fail; 40 bits of tag outlast any preemption. The
  * link may be read while another thread owns its element: then the exchange fails too. */
 static uint32_t ojo__pop(uint64_t *list, uint32_t *links, size_t stride) {
+  /* model: P1; the link is P2, the exchange P3 */
   uint64_t head = OJO__LOAD(list); /* pairs with ojo__push: the link is visible */
   for (;;) {
     uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
@@ -1452,6 +1453,7 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, in
   OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
   OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
   uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], bytes, __ATOMIC_SEQ_CST);
+  /* model: C2 */
   ojo__push(&pool->line_full[0], OJO__CHUNK_LINKS(core), (uint32_t)(chunk - core->chunks));
   uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
   /* At a quarter of the pool the flusher may have little but partly filled chunks to free. */
@@ -1466,17 +1468,18 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   struct ojo__pool *pool = core->pool;
   struct ojo__thread *thread = context->thread;
   struct ojo__chunk *old = context->lease[level].chunk;
+  /* model: C1 */
   context->lease[level].chunk = OJO__NONE_LEASED;
   if (level == 0) ojo__hot.chunk = OJO__NONE_LEASED;
   OJO__COMPILER_BARRIER(); /* a longjmp out of a handler from here on must not find it again */
   if (old != OJO__NONE_LEASED) ojo__hand_off(core, thread, level, old);
-  uint32_t index = ojo__take_chunk(core, level);
+  uint32_t index = ojo__take_chunk(core, level); /* model: C3 */
   if (index == OJO__NONE) {
     if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core);
     return false;
   }
   struct ojo__chunk *chunk = &core->chunks[index];
-  OJO__SET(&chunk->committed, 0);
+  OJO__SET(&chunk->committed, 0); /* model: C4 */
   chunk->published = chunk->harvested = chunk->batch = 0;
   chunk->ordinal = thread->level[level].attempts;
   chunk->thread = (uint32_t)(thread - core->threads);
@@ -1485,8 +1488,10 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   OJO__SET(&chunk->extension_slots, 0);
   OJO__ADD(&thread->chunks, 1);
   OJO__ADD(&pool->line_lease[1], 1);
+  /* model: C5 */
   /* Release: who sees LEASED (flusher, recoverer: acquire) sees the fields above, and committed 0. */
   OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << 2 | OJO__LEASED);
+  /* model: C6 */
   context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
   context->lease[level].chunk = chunk;
   if (level == 0) {
@@ -1753,6 +1758,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   uint64_t *word = &ojo__hot.generation;
   int level = 0;
   if (!generation || !core) return; /* closed meanwhile */
+  /* model: L1 */
   for (; level < OJO__LEVELS; level++) {
     if (level) word = &ojo__local.busy[level], marker = *word;
     if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
@@ -1763,14 +1769,14 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
                      r->pair ? 2 : 1);
     return;
   }
-  *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */
+  *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */ /* model: L2 */
   OJO__COMPILER_BARRIER();
   struct ojo__context *context = ojo__find_context(generation);
   if (!context) context = ojo__new_context(t, core, generation, level);
   if (context) {
     if (level == 0) {
       ojo__local.hot = context;
-      ojo__hot.owner = generation;
+      ojo__hot.owner = generation; /* model: L3 */
       ojo__hot.base = context->lease[0].base;
       ojo__hot.chunk = context->lease[0].chunk;
     }
@@ -1779,7 +1785,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
     ojo__lose_shared(t, &core->pool->nobody, r->raw, r->pair ? 2 : 1);
   }
   OJO__COMPILER_BARRIER();
-  *word = level == 0 && context ? generation : 0;
+  *word = level == 0 && context ? generation : 0; /* model: L4 */
 }
 
 OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
@@ -1873,6 +1879,7 @@ static bool ojo__batch_begin(struct ojo__core *core) {
   b->first_ts = UINT64_MAX;
   core->buffer_used = 0;
   for (int reopened = 0;;) {
+    /* model: B1; the file is B2 */
     snprintf(pool->staging_name, sizeof pool->staging_name, "trace_%llu_%llu.bin", (unsigned long long)us,
              (unsigned long long)core->sequence++);
     b->fd = ojo__keep_fd(openat(core->staging_fd, pool->staging_name,
@@ -1884,7 +1891,7 @@ static bool ojo__batch_begin(struct ojo__core *core) {
     if ((errno != ENOENT && core->staging_fd >= 0) || reopened++ || ojo__open_dirs(core) != OJO_OK)
       return ojo__batch_failed(core, "create a file in staging/");
   }
-  OJO__STORE(&pool->open_batch, number);
+  OJO__STORE(&pool->open_batch, number); /* model: B3 */
   return true;
 }
 
@@ -2072,6 +2079,7 @@ static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint6
   const unsigned char *base = core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
   uint64_t from = chunk->harvested;
   if (chunk->batch != core->batch.number) {
+    /* model: T1, then T2 */
     OJO__STORE(&chunk->published, from);
     OJO__STORE(&chunk->batch, core->batch.number);
   }
@@ -2091,7 +2099,7 @@ static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint6
   level->ordinal_harvested += events;
   core->batch.events += events;
   ojo__run_end(core, &run, thread->number, thread->tid, chunk->level, ordinal, level->lost_harvested);
-  OJO__STORE(&chunk->harvested, end);
+  OJO__STORE(&chunk->harvested, end); /* model: T3 */
 }
 
 /* A run that tells of losses alone: those that no later chunk's ordinal has told yet. */
@@ -2168,7 +2176,7 @@ static void ojo__free_taken(struct ojo__core *core) {
     __atomic_fetch_sub(&core->threads[chunk->thread].chunks, 1, __ATOMIC_RELEASE);
     __atomic_fetch_sub(&pool->line_lease[2], bytes, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&pool->line_lease[1], 1, __ATOMIC_RELAXED);
-    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)3); /* FREE */
+    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)3); /* FREE */ /* model: F1; the push is F2 */
     ojo__push(&pool->line_free[index >= shared], OJO__CHUNK_LINKS(core), index);
   }
   if (core->queue_head == OJO__NONE) core->queue_tail = OJO__NONE;
@@ -2210,6 +2218,7 @@ static void ojo__remember(struct ojo__core *core, uint64_t bytes) {
 static void ojo__roll_back(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   uint64_t number = core->batch.number, fresh = OJO__LOAD(&pool->threads_fresh);
+  /* model: X1 */
   for (uint32_t i = core->queue_head; i != core->queue_next; i = core->chunks[i].next - 1)
     if (core->chunks[i].batch == number) OJO__STORE(&core->chunks[i].harvested, core->chunks[i].published);
   for (uint32_t i = 0; i < core->noted_count; i++) {
@@ -2222,10 +2231,11 @@ static void ojo__roll_back(struct ojo__core *core) {
       struct ojo__level *level = i == fresh ? &core->pool->nobody : &core->threads[i].level[k];
       if (level->batch == number) ojo__level_roll_back(pool, level);
     }
+  /* model: X2 */
   core->queue_next = core->queue_head;
   pool->last_number = pool->batches - 1;
   ojo__close_fd(&core->batch.fd);
-  if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
+  if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0); /* model: X3 */
   core->batch.number = 0;
   core->buffer_used = 0;
 }
@@ -2252,7 +2262,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   bool ok = ojo__buffer_write(core) && !b->error;
   uint64_t bytes = b->offset;
   header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | (core->recovering ? OJO_FILE_RECOVERED : 0));
-  header.batch = pool->last_number = pool->batches;
+  header.batch = pool->last_number = pool->batches; /* model: E1; E2 before it */
   header.slot_count = b->slots;
   header.first_ts = b->first_ts == UINT64_MAX ? 0 : b->first_ts;
   header.last_ts = b->last_ts;
@@ -2260,17 +2270,19 @@ static bool ojo__batch_end(struct ojo__core *core) {
   header.crc = 0;
   header.crc = ojo__crc32c(0, &header, sizeof header);
   ok = ok && ojo__write_all(core, schema, header.header_bytes - sizeof header, sizeof header);
+  /* model: E3 */
   ok = ok && ojo__write_all(core, &header, sizeof header, 0);
   if (ok && core->desc.sync && fsync(b->fd) != 0) ok = ojo__batch_failed(core, "sync a file");
   if (ok && ojo__close_fd(&b->fd) != 0) ok = ojo__batch_failed(core, "close a file");
+  /* model: E4 */
   if (!ok || !ojo__rename(core)) {
     ojo__batch_give_up(core);
     return false;
   }
-  OJO__STORE(&pool->batch_published, b->number);
+  OJO__STORE(&pool->batch_published, b->number); /* model: E5 */
   if (core->desc.sync) fsync(core->output_fd);
   OJO__SET(&core->written, core->written + b->events);
-  OJO__SET(&pool->batches, pool->batches + 1);
+  OJO__SET(&pool->batches, pool->batches + 1); /* model: E6 */
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
   ojo__remember(core, bytes);
@@ -2295,6 +2307,7 @@ static void ojo__gather(struct ojo__core *core) {
   for (int part = 0; part < 2; part++)
     for (uint64_t i = part ? shared : 0; i < ends[part]; i++) {
       struct ojo__chunk *chunk = &core->chunks[i];
+      /* model: G1; committed is G2 */
       uint64_t lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
       if ((lease & 3) != OJO__LEASED) continue;
       struct ojo__noted *n = &core->noted[core->noted_count];
@@ -2303,8 +2316,10 @@ static void ojo__gather(struct ojo__core *core) {
       n->committed = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
       if (n->committed > chunk->harvested) core->noted_count++;
     }
+  /* model: G3 */
   uint32_t newest = (uint32_t)(__atomic_exchange_n(&pool->line_full[0], 0, __ATOMIC_ACQUIRE) & OJO__LIST_INDEX);
   uint32_t first = OJO__NONE, last = newest ? newest - 1 : OJO__NONE;
+  /* model: G4 */
   while (newest) { /* newest first: turn it round */
     struct ojo__chunk *chunk = &core->chunks[newest - 1];
     uint32_t older = OJO__PEEK(&chunk->next);
@@ -2461,7 +2476,7 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
   if (ok && !enough) ok = ojo__batch_full(core, all, left, &enough);
   for (uint32_t i = 0; ok && !enough && i < core->noted_count; i++) {
     struct ojo__noted *n = &core->noted[i];
-    if (OJO__LOAD(&core->chunks[n->index].lease) != n->lease) continue; /* taken above, as full */
+    if (OJO__LOAD(&core->chunks[n->index].lease) != n->lease) continue; /* taken above, as full */ /* model: G5 */
     ok = ojo__batch_room(core);
     if (ok) ojo__harvest(core, &core->chunks[n->index], n->committed);
   }
@@ -2716,7 +2731,7 @@ static int ojo__by_ordinal(const void *a, const void *b) {
 /* Rolls back, and lists the chunks that still hold events. */
 static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *found) {
   struct ojo__pool *pool = dead->pool;
-  bool done = ojo__batch_done(dead, pool->open_batch);
+  bool done = ojo__batch_done(dead, pool->open_batch); /* model: V5 */
   uint32_t count = 0;
   for (uint64_t i = 0; i <= pool->threads_fresh; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
@@ -2732,7 +2747,7 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     uint64_t state = OJO__LOAD(&chunk->lease) & 3; /* pairs with ojo__change's release */
     if (state != OJO__LEASED && state != OJO__FULL) continue;
     if (chunk->thread >= pool->threads_fresh || chunk->level >= OJO__LEVELS) continue;
-    if (chunk->batch >= pool->open_batch && !done) OJO__STORE(&chunk->harvested, chunk->published);
+    if (chunk->batch >= pool->open_batch && !done) OJO__STORE(&chunk->harvested, chunk->published); /* model: V6 */
     if (ojo__chunk_sound(dead, chunk) <= chunk->harvested) continue;
     found[count].thread = dead->threads[chunk->thread].number;
     found[count].level = chunk->level;
@@ -2740,10 +2755,12 @@ static uint32_t ojo__recover_list(struct ojo__core *dead, struct ojo__found *fou
     found[count++].ordinal = chunk->ordinal;
   }
   qsort(found, count, sizeof *found, ojo__by_ordinal);
+  /* model: V7 */
   if (done && pool->open_batch) { /* noted, since the name of our own file will take the place of the one that tells */
     pool->batches = pool->last_number + 1;
     OJO__STORE(&pool->batch_published, pool->open_batch);
   } else pool->last_number = pool->batches - 1;
+  /* model: V8 */
   /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
   pool->staging_name[sizeof pool->staging_name - 1] = 0;
   if (strncmp(pool->staging_name, "trace_", 6) == 0 && !strchr(pool->staging_name, '/'))
@@ -2811,6 +2828,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     snprintf(path, sizeof path, "/dev/shm/ojo_%s_%.32s", boot_hex, link + 5);
   }
   if (got < 0 || !ojo__pool_name(path)) return OJO_OK;
+  /* model: V1 */
   int lock = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
   if (lock < 0) { /* not in this /dev/shm: of an earlier boot; else another container's, and it may live */
     uint8_t boot[16];
@@ -2823,6 +2841,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   }
   bool ours = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0 && S_ISREG(st.st_mode) &&
               st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
+  /* model: V2; no name left is V3 */
   /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
   if (!ours || flock(lock, LOCK_EX | LOCK_NB) != 0 || fstat(lock, &st) != 0 || st.st_nlink == 0) {
     close(lock);
@@ -2878,6 +2897,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     ojo__log(opener, "can't map the pool %s: %s", path, strerror(errno));
     result = OJO_ERR_IO;
   }
+  /* model: D1, D2, D3 */
   if (result == OJO_OK) { /* as ojo__pool_file_drop */
     if (pool) pool->magic[0] = 0;
     unlinkat(opener->staging_fd, link, 0);
@@ -3024,6 +3044,7 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
  * removes, then the link, then the pool. */
 static void ojo__pool_file_drop(struct ojo__core *core) {
   if (core->pool_fd >= 0 && !core->kept) {
+    /* model: D1, D2, D3 */
     if (core->pool) core->pool->magic[0] = 0;
     unlinkat(core->staging_fd, core->link_name, 0);
     unlink(core->pool_path);
