@@ -27,8 +27,8 @@ AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(na
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
-TEST_PROGRAMS := unit api types golden reader stress crash recorder kill_steps faults
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh fuzz.sh readme.sh
+TEST_PROGRAMS := unit api types golden reader interleave stress crash recorder kill_steps faults
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh readme.sh
 ASAN_PROGRAMS := unit api reader stress recorder faults
 TSAN_PROGRAMS := stress recorder
 

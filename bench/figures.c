@@ -346,8 +346,7 @@ int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "pool") == 0) return pool(argv[2]);
   if (argc == 3 && strcmp(argv[1], "scan") == 0) return scan(argv[2]), 0;
   if (argc != 2) {
-    fprintf(stderr, "usage: figures DIR | pool DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE | merge DIR
-");
+    fprintf(stderr, "usage: figures DIR | pool DIR | make DIR EVENTS FILE_BYTES | ctf DIR OUT | scan FILE | merge DIR\n");
     return 2;
   }
   hot_path(argv[1]);

@@ -8,7 +8,7 @@
  * below `committed` is whole, whenever it looks); nothing is committed in a chunk that was handed off; every
  * record that was not cut short is kept once; a marker that a longjmp left keeps no level for ever.
  *
- * A step of the model is one access to memory that others see; it bears the name in the comments of ojo.h.
+ * A step of the model is one access to memory that others see; it bears the name that ojo.h gives it ("model: R1").
  * -DDEFECT_name: the same defect as in tests/defects.sh; spin must then find an error.
  */
 #define CONTROLS 3 /* the thread, a handler, a handler's handler */
