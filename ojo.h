@@ -638,31 +638,31 @@ OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
 OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload) {
   uint64_t generation = t->generation;
   const void *frame = __builtin_frame_address(0);
-  if (OJO__UNLIKELY(ojo__hot.generation != generation)) {
+  if (OJO__UNLIKELY(ojo__hot.generation != generation)) { /* model: R0; the marker is R1 */
     ojo__slow(t, raw, type, flow, payload, frame);
     return;
   }
   ojo__hot.generation = (uint64_t)(uintptr_t)frame;
   __asm__ volatile("" ::: "memory");
-  if (OJO__UNLIKELY(ojo__hot.owner != generation)) { /* a handler recorded elsewhere before the marker */
+  if (OJO__UNLIKELY(ojo__hot.owner != generation)) { /* model: R2. A handler recorded elsewhere before the marker */
     ojo__hot.generation = 0;
     ojo__slow(t, raw, type, flow, payload, frame);
     return;
   }
-  struct ojo__chunk *chunk = ojo__hot.chunk;
+  struct ojo__chunk *chunk = ojo__hot.chunk; /* model: R3 */
   uint64_t at = __atomic_load_n(&chunk->committed, __ATOMIC_RELAXED); /* ours alone */
   if (OJO__UNLIKELY(at > OJO__CHUNK_LIMIT - OJO_SLOT_BYTES)) {
     ojo__full(t, raw, type, flow, payload);
     return;
   }
-  ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at);
+  ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at); /* model: R4 */
   slot->ts = raw ? raw : ojo__raw_now(t);
   slot->type = type;
   slot->flow = flow;
   slot->payload = payload;
-  __atomic_store_n(&chunk->committed, at + OJO_SLOT_BYTES, __ATOMIC_RELEASE);
+  __atomic_store_n(&chunk->committed, at + OJO_SLOT_BYTES, __ATOMIC_RELEASE); /* model: R5 */
   __asm__ volatile("" ::: "memory");
-  ojo__hot.generation = generation;
+  ojo__hot.generation = generation; /* model: R6 */
 }
 
 /* A stamp for the `_at` calls, for all events of one packet: CLOCK_MONOTONIC ns, or a tick with bit 63
@@ -1168,13 +1168,14 @@ struct ojo__core {
   bool crash_safe, closing, recovering;
   bool dump, mute; /* ojo_dump_on_crash; in a signal handler: no logging */
   uint32_t crashed, signalled; /* a handler asks for a snapshot */
-  uint32_t snapshotting; /* threads' entries are not retired meanwhile */
+  uint32_t snapshotting, retiring; /* threads' entries are not retired during a snapshot */
   uint64_t snapshots;
   bool kept; /* closed with events that could not be written: the pool stays, as after a crash */
   pid_t pid;
   pthread_t thread;
   pthread_mutex_t pass_lock, retire_lock;
-  uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself */
+  uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself. Relaxed: only the thread
+                        that stored its own number can find it */
   uint32_t wake, sleeping, stop, freed, waiters; /* futexes and their flags */
   uint32_t requested, done, ended;               /* ojo_flush calls; done is a futex */
   uint32_t crash_request;
@@ -1514,6 +1515,8 @@ static void ojo__emit(struct ojo__core *core, struct ojo__thread *thread, int nu
   uint64_t events = ojo__convert(core, &run, base + from, base + end);
   level->ordinal_harvested += events;
   core->batch.events += events;
+  if (core->pool->overflow == OJO_OVERFLOW_DROP_OLDEST && run.greatest > level->told_harvested)
+    level->told_harvested = run.greatest; /* what is overwritten next lies behind it */
   ojo__run_end(core, &run, thread->number, thread->tid, number, ordinal,
                level->lost_harvested + level->overwritten);
 }
@@ -1528,6 +1531,7 @@ static void ojo__level_enter(struct ojo__core *core, struct ojo__level *level) {
     core->pool->gone.lost_published = core->pool->gone.lost_harvested;
   }
   OJO__STORE(&level->batch, core->batch.number); /* last: as in ojo__harvest */
+  OJO__COMPILER_BARRIER(); /* the release holds back what is before it, not the counts that follow */
 }
 
 static void ojo__level_roll_back(struct ojo__pool *pool, struct ojo__level *level) {
@@ -1553,13 +1557,13 @@ static void ojo__harvest(struct ojo__core *core, struct ojo__chunk *chunk, uint6
   struct ojo__thread *thread = &core->threads[index];
   struct ojo__level *level = &thread->level[number];
   if (chunk->batch != core->batch.number) {
-    OJO__STORE(&chunk->published, from);
-    OJO__STORE(&chunk->batch, core->batch.number);
+    OJO__STORE(&chunk->published, from);             /* model: T1 */
+    OJO__STORE(&chunk->batch, core->batch.number); /* model: T2 */
   }
   if (from == end) return;
   ojo__level_enter(core, level);
   ojo__emit(core, thread, (int)number, level, chunk, from, end);
-  OJO__STORE(&chunk->harvested, (uint32_t)end);
+  OJO__STORE(&chunk->harvested, (uint32_t)end); /* model: T3 */
 }
 
 /* A run that tells of losses alone: those that no later chunk's ordinal has told yet. */
@@ -1619,7 +1623,7 @@ static bool ojo__file_end(struct ojo__core *core, uint8_t flags) {
   header.crc = ojo__crc32c(0, &header, sizeof header);
   ok = ok && ojo__write_all(core, (unsigned char *)pool + core->schema_at, header.header_bytes - sizeof header,
                             sizeof header);
-  return ok && ojo__write_all(core, &header, sizeof header, 0);
+  return ok && ojo__write_all(core, &header, sizeof header, 0); /* model: E3 */
 }
 
 /* `pool` is a copy of the header: nobody changes it between its check and its use. */
@@ -1753,7 +1757,7 @@ static void ojo__dead_detach(struct ojo__core *dead) {
  * batch was published. */
 static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   struct ojo__pool *pool = dead->pool;
-  *done = ojo__batch_done(dead, pool->open_batch);
+  *done = ojo__batch_done(dead, pool->open_batch); /* model: V5 */
   dead->noted_count = 0;
   uint64_t threads = ojo__threads(dead);
   for (uint64_t i = 0; i <= threads; i++)
@@ -1772,7 +1776,7 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
     if ((lease & OJO__STATE) == OJO__FREE) continue;
     uint32_t thread = OJO__PEEK(&chunk->thread), level = OJO__PEEK(&chunk->level);
     if (thread >= threads || level >= OJO__LEVELS) continue;
-    if (chunk->batch >= pool->open_batch && !*done) OJO__STORE(&chunk->harvested, chunk->published);
+    if (chunk->batch >= pool->open_batch && !*done) OJO__STORE(&chunk->harvested, chunk->published); /* model: V6 */
     uint32_t harvested = OJO__PEEK(&chunk->harvested);
     if (ojo__chunk_sound(dead, chunk, harvested) <= harvested) continue;
     n->index = i;
@@ -1785,13 +1789,34 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   ojo__sort(dead->noted, dead->noted_count);
 }
 
+/* A flight recorder's (thread, level) of which no chunk is left. */
+static void ojo__emit_overwritten(struct ojo__core *core, struct ojo__level *level, struct ojo__thread *thread, int index) {
+  uint64_t lost = OJO__LOAD(&level->lost), attempts = OJO__LOAD(&level->attempts);
+  struct ojo__open_run run;
+  if (attempts <= lost) return;
+  uint64_t first_ts = ojo__to_ts(core, thread->first_raw), now = ojo__clock_ns(CLOCK_MONOTONIC) | OJO__NS_BIT;
+  uint64_t last_ts = ojo__to_ts(core, now);
+  ojo__run_begin(core, &run, thread, 0);
+  ojo__run_lost(core, &run, thread->number, attempts - lost, first_ts, last_ts > first_ts ? last_ts : first_ts,
+                OJO_DROP_OVERWRITTEN);
+  level->ordinal_harvested += attempts - lost;
+  level->overwritten += attempts - lost;
+  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->overwritten);
+}
+
 /* Takes all that ojo__dead_list found into the open file. */
 static void ojo__dead_drain(struct ojo__core *dead) {
   for (uint32_t i = 0; i < dead->noted_count; i++)
     ojo__harvest(dead, &dead->chunks[dead->noted[i].index], 0);
   for (uint64_t i = 0, threads = ojo__threads(dead); i < threads; i++)
-    for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
+    for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++) {
+      struct ojo__level *level = &dead->threads[i].level[k];
+      if (dead->pool->overflow == OJO_OVERFLOW_DROP_OLDEST && k < OJO__LEVELS && level->batch != dead->batch.number) {
+        ojo__level_enter(dead, level);
+        ojo__emit_overwritten(dead, level, &dead->threads[i], k);
+      }
       ojo__harvest_losses(dead, &dead->threads[i], k);
+    }
 }
 
 #ifdef __cplusplus
@@ -2068,7 +2093,7 @@ static uint32_t *ojo__link(uint32_t *links, size_t stride, uint64_t index) {
  * between our load and our exchange makes the exchange fail; 40 bits of tag outlast any preemption. The
  * link may be read while another thread owns its element: then the exchange fails too. */
 static uint32_t ojo__pop(uint64_t *list, uint32_t *links, size_t stride) {
-  uint64_t head = OJO__LOAD(list); /* pairs with ojo__push: the link is visible */
+  uint64_t head = OJO__LOAD(list); /* model: P1; the link is P2, the exchange P3. Pairs with ojo__push: the link is visible */
   for (;;) {
     uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
     if (at == 0) return OJO__NONE;
@@ -2093,7 +2118,8 @@ static void ojo__push(uint64_t *list, uint32_t *links, size_t stride, uint32_t i
 /* Makes pages of the pool present, and reserves them on a tmpfs, so that no store faults (or, on a full
  * tmpfs, raises SIGBUS). Signal-safe. Before Linux 5.14: reserves only. */
 static bool ojo__populate(struct ojo__core *core, void *from, uint64_t bytes) {
-  uintptr_t page = (uintptr_t)from & ~(uintptr_t)4095, end = ((uintptr_t)from + bytes + 4095) & ~(uintptr_t)4095;
+  uintptr_t below = (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
+  uintptr_t page = (uintptr_t)from & ~below, end = ((uintptr_t)from + bytes + below) & ~below;
   int saved = errno;
   bool ok = madvise((void *)page, end - page, MADV_POPULATE_WRITE) == 0;
   if (!ok && errno == EINVAL)
@@ -2149,12 +2175,19 @@ static void ojo__retire_ended(struct ojo__core *core, struct ojo__thread *thread
   uint64_t events = 0, lost = 0;
   /* seq_cst: the end stores the state, then loads the count; the taker subtracts, then loads the state. The count
    * is loaded again behind the exchange: the entry may have been retired and had another life in between. */
-  for (;; __atomic_store_n(&thread->state, OJO__THREAD_EXITED, __ATOMIC_SEQ_CST)) {
+  bool ours = false;
+  __atomic_fetch_add(&core->retiring, 1, __ATOMIC_SEQ_CST); /* before snapshotting is loaded; a snapshot: the other way */
+  while (!ours) {
     if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) || __atomic_load_n(&core->snapshotting, __ATOMIC_SEQ_CST) ||
         !__atomic_compare_exchange_n(&thread->state, &state, OJO__THREAD_RETIRING, false, __ATOMIC_SEQ_CST,
                                      __ATOMIC_SEQ_CST))
-      return;
-    if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0) break;
+      break;
+    ours = __atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0;
+    if (!ours) __atomic_store_n(&thread->state, OJO__THREAD_EXITED, __ATOMIC_SEQ_CST);
+  }
+  if (!ours) {
+    __atomic_fetch_sub(&core->retiring, 1, __ATOMIC_SEQ_CST);
+    return;
   }
   for (int k = 0; k <= OJO__LEVELS; k++) {
     uint64_t n = OJO__LOAD(&thread->level[k].lost);
@@ -2167,6 +2200,7 @@ static void ojo__retire_ended(struct ojo__core *core, struct ojo__thread *thread
   OJO__ADD(&pool->line_recorder[2], UINT64_MAX);
   OJO__STORE(&thread->state, OJO__THREAD_FREE);
   ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)(thread - core->threads));
+  __atomic_fetch_sub(&core->retiring, 1, __ATOMIC_SEQ_CST);
 }
 
 /* Makes a chunk that is off its chain, or its chain's end and ours, free for us. False: it is pinned, and parked
@@ -2306,7 +2340,7 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__chunk *chunk) {
     return;
   }
   uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], OJO__PEEK(&chunk->committed), __ATOMIC_SEQ_CST);
-  ojo__push(&pool->line_full[0], OJO__CHUNK_LINKS(core), (uint32_t)(chunk - core->chunks));
+  ojo__push(&pool->line_full[0], OJO__CHUNK_LINKS(core), (uint32_t)(chunk - core->chunks)); /* model: C2 */
   uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
   /* At a quarter of the pool the flusher may have little but partly filled chunks to free. */
   if ((queued >= core->desc.flush_bytes || in_use >= core->chunk_count / 4) &&
@@ -2323,7 +2357,7 @@ static void ojo__give_up(struct ojo__core *core, struct ojo__context *context, i
    * this is not done again, or done twice, leaves the count right. */
   OJO__STORE(&counts->attempts, chunk->ordinal + ojo__chunk_events(chunk) + (counts->lost - chunk->lost));
   OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
-  context->lease[level].chunk = OJO__NONE_LEASED;
+  context->lease[level].chunk = OJO__NONE_LEASED; /* model: C1 */
   if (level == 0 && ojo__local.hot == context) ojo__hot.chunk = OJO__NONE_LEASED;
   OJO__COMPILER_BARRIER(); /* a longjmp from here on must not find it again */
   ojo__hand_off(core, chunk);
@@ -2338,15 +2372,15 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   ojo__give_up(core, context, level);
   /* `taking`: a chunk that a longjmp kept us from leasing last time. */
   uint32_t index = context->lease[level].taking ? context->lease[level].taking - 1
-                                                : ojo__take_chunk(core, thread, level);
+                                                : ojo__take_chunk(core, thread, level); /* model: C3 */
   if (index == OJO__NONE) {
-    if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core);
+    if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core); /* stale: the next record that finds none looks again */
     return false;
   }
   context->lease[level].taking = index + 1;
   OJO__COMPILER_BARRIER();
   struct ojo__chunk *chunk = &core->chunks[index];
-  OJO__SET(&chunk->committed, 0);
+  OJO__SET(&chunk->committed, 0); /* model: C4 */
   chunk->published = chunk->harvested = 0;
   chunk->batch = 0;
   /* Relaxed atomics: a snapshot may look at a chunk that it then finds leased anew. */
@@ -2358,8 +2392,9 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   OJO__SET(&chunk->extension_slots, 0);
   if (ojo__recorder(core) && counts->newest != index + 1) OJO__SET(&chunk->next, 0);
   OJO__ADD(&thread->chunks, 1);
-  OJO__ADD(&pool->line_lease[1], 1);
-  /* Release: who sees LEASED (flusher, recoverer: acquire) sees the fields above, and committed 0. */
+  __atomic_fetch_add(&pool->line_lease[1], 1, __ATOMIC_SEQ_CST); /* before `sleeping` is loaded at a hand-off */
+  /* model: C5; the context's lease is C6. Release: who sees LEASED (flusher, recoverer: acquire) sees the fields
+   * above, and committed 0. */
   OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << OJO__LEASE_SHIFT | OJO__LEASED);
   if (ojo__recorder(core)) ojo__chain_append(core, counts, index);
   context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
@@ -2402,7 +2437,7 @@ static struct ojo__context *ojo__find_context(uint64_t generation) {
 /* Hands all of a context's chunks off. If its tracer was closed its generation is another one now (the
  * struct is never unmapped): then there is nothing to give back. */
 static void ojo__leave(struct ojo__context *context) {
-  if (context->generation && context->t->generation == context->generation) {
+  if (context->generation && OJO__PEEK(&context->t->generation) == context->generation) {
     struct ojo__core *core = OJO__PEEK(&context->t->core);
     for (int level = 0; core && level < OJO__LEVELS; level++) ojo__give_up(core, context, level);
   }
@@ -2421,8 +2456,8 @@ static struct ojo__thread *ojo__thread_entry(struct ojo__core *core) {
   uint64_t fresh = OJO__LOAD(&pool->threads_fresh);
   if (ojo__local.evicted)
     for (uint64_t i = 0; i < fresh; i++)
-      if (core->threads[i].serial == ojo__local.serial &&
-          OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE) {
+      if (OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE &&
+          OJO__PEEK(&core->threads[i].serial) == ojo__local.serial) {
         OJO__STORE(&core->threads[i].evicted, 0);
         return &core->threads[i];
       }
@@ -2463,7 +2498,7 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
   }
   for (int i = 0; i < OJO__CONTEXTS && !context; i++) {
     struct ojo__context *c = &ojo__local.context[i];
-    if (c->generation == 0 || c->t->generation != c->generation) context = c;
+    if (c->generation == 0 || OJO__PEEK(&c->t->generation) != c->generation) context = c;
   }
   if (!context && level == 0) { /* the one after the hot one: they take turns. A nested record must not */
     int hot = ojo__local.hot ? (int)(ojo__local.hot - ojo__local.context) : 0; /* take one in use below it */
@@ -2473,7 +2508,7 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
   struct ojo__thread *thread = context ? ojo__thread_entry(core) : NULL;
   if (!thread) context = NULL;
   if (context) {
-    bool alive = context->generation && context->t->generation == context->generation;
+    bool alive = context->generation && OJO__PEEK(&context->t->generation) == context->generation;
     ojo__leave(context);
     if (alive) OJO__STORE(&context->thread->evicted, 1);
     context->t = t;
@@ -2505,7 +2540,7 @@ static void ojo__thread_exit(void *unused) {
   ojo__hot.generation = 0;
   for (int i = 0; i < OJO__CONTEXTS; i++) {
     struct ojo__context *c = &ojo__local.context[i];
-    struct ojo__core *core = c->generation && c->t->generation == c->generation ? OJO__PEEK(&c->t->core) : NULL;
+    struct ojo__core *core = c->generation && OJO__PEEK(&c->t->generation) == c->generation ? OJO__PEEK(&c->t->core) : NULL;
     ojo__leave(c);
     if (core) ojo__thread_ended(core, c->thread);
   }
@@ -2642,7 +2677,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   uint64_t *word = &ojo__hot.generation;
   int level = 0;
   if (!generation || !core) return; /* closed meanwhile */
-  for (; level < OJO__LEVELS; level++) {
+  for (; level < OJO__LEVELS; level++) { /* model: L1 */
     if (level) word = &ojo__local.busy[level], marker = *word;
     if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
   }
@@ -2652,14 +2687,14 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
                      r->pair ? 2 : 1);
     return;
   }
-  *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */
+  *word = (uint64_t)(uintptr_t)frame; /* model: L2. The marker, before any cursor is loaded: see ojo__record */
   OJO__COMPILER_BARRIER();
   struct ojo__context *context = ojo__find_context(generation);
   if (!context) context = ojo__new_context(t, core, generation, level);
   if (context) {
     if (level == 0) {
       ojo__local.hot = context;
-      ojo__hot.owner = generation;
+      ojo__hot.owner = generation; /* model: L3 */
       ojo__hot.base = context->lease[0].base;
       ojo__hot.chunk = context->lease[0].chunk;
     }
@@ -2668,7 +2703,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
     ojo__lose_shared(t, &core->pool->nobody, r->raw, r->pair ? 2 : 1);
   }
   OJO__COMPILER_BARRIER();
-  *word = level == 0 && context ? generation : 0;
+  *word = level == 0 && context ? generation : 0; /* model: L4 */
 }
 
 OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
@@ -2708,7 +2743,9 @@ OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
 
 /* ---- >>writer ----------------------------------------------------------------------------------- */
 
-/* The rename of a batch's file from staging/ to output/ is the commit. A chunk's bytes stay in the pool
+/* Comments "model: X" name the steps of the models in tests/model/, which spin checks.
+ *
+ * The rename of a batch's file from staging/ to output/ is the commit. A chunk's bytes stay in the pool
  * until the batch that holds them is renamed, so after a crash at any step every event is in exactly one
  * of output/ and the pool:
  *   - staging/b is created BEFORE open_batch = b is stored: an open batch whose staging file is gone was
@@ -2742,7 +2779,7 @@ static bool ojo__staging_create(struct ojo__core *core) {
   struct ojo__batch *b = &core->batch;
   for (int reopened = 0;;) {
     ojo__name(b->name, b->us, core->sequence++);
-    memcpy(core->pool->staging_name, b->name, sizeof b->name); /* for a recoverer; what he makes of it is not used here */
+    memcpy(core->pool->staging_name, b->name, sizeof b->name); /* model: B1; the file is B2. For a recoverer; what he makes of it is not used here */
     b->fd = ojo__openat(core->staging_fd, b->name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     if (b->fd >= 0) return true;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
@@ -2755,7 +2792,7 @@ static bool ojo__staging_create(struct ojo__core *core) {
 static bool ojo__batch_begin(struct ojo__core *core) {
   ojo__batch_zero(core, core->pool->open_batch + 1);
   if (!ojo__staging_create(core)) return false;
-  OJO__STORE(&core->pool->open_batch, core->batch.number); /* it exists: its absence says that it was renamed */
+  OJO__STORE(&core->pool->open_batch, core->batch.number); /* model: B3. It exists: its absence says that it was renamed */
   return true;
 }
 
@@ -2840,7 +2877,7 @@ static void ojo__free_taken(struct ojo__core *core) {
     __atomic_fetch_sub(&core->threads[chunk->thread].chunks, 1, __ATOMIC_RELEASE);
     __atomic_fetch_sub(&pool->line_lease[2], bytes, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&pool->line_lease[1], 1, __ATOMIC_RELAXED);
-    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)OJO__STATE); /* FREE */
+    OJO__STORE(&chunk->lease, chunk->lease & ~(uint64_t)OJO__STATE); /* model: F1, FREE; the push is F2 */
     ojo__push(&pool->line_free[index >= shared], OJO__CHUNK_LINKS(core), index);
   }
   if (core->queue_head == OJO__NONE) core->queue_tail = OJO__NONE;
@@ -2882,6 +2919,7 @@ static void ojo__remember(struct ojo__core *core, uint64_t bytes) {
 static void ojo__roll_back(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   uint64_t number = core->batch.number, fresh = ojo__threads(core);
+  /* model: X1 */
   for (uint32_t i = core->queue_head; i != core->queue_next; i = core->chunks[i].next - 1)
     if (core->chunks[i].batch == number) OJO__STORE(&core->chunks[i].harvested, core->chunks[i].published);
   for (uint32_t i = 0; i < core->noted_count; i++) {
@@ -2892,12 +2930,12 @@ static void ojo__roll_back(struct ojo__core *core) {
   for (uint64_t i = 0; i <= fresh; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
       struct ojo__level *level = i == fresh ? &core->pool->nobody : &core->threads[i].level[k];
-      if (level->batch == number) ojo__level_roll_back(pool, level);
+      if (OJO__PEEK(&level->batch) == number) ojo__level_roll_back(pool, level); /* one that is being made: not this */
     }
-  core->queue_next = core->queue_head;
+  core->queue_next = core->queue_head; /* model: X2 */
   pool->last_number = pool->batches - 1;
   ojo__close_fd(&core->batch.fd);
-  if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0);
+  if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0); /* model: X3 */
   core->batch.number = 0;
   core->buffer_used = 0;
 }
@@ -2925,18 +2963,18 @@ static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
   ojo__harvest_nobody(core);
-  pool->last_number = pool->batches;
+  pool->last_number = pool->batches; /* model: E1; E2 before it */
   bool ok = ojo__file_end(core, core->recovering ? OJO_FILE_RECOVERED : 0);
   uint64_t bytes = b->offset;
   ok = ok && ojo__batch_close(core);
-  if (!ok || !ojo__rename(core)) {
+  if (!ok || !ojo__rename(core)) { /* model: E4 */
     ojo__batch_give_up(core);
     return false;
   }
-  OJO__STORE(&pool->batch_published, b->number);
+  OJO__STORE(&pool->batch_published, b->number); /* model: E5 */
   if (core->desc.sync) fsync(core->output_fd);
   OJO__SET(&core->written, core->written + b->events);
-  OJO__SET(&pool->batches, pool->batches + 1);
+  OJO__SET(&pool->batches, pool->batches + 1); /* model: E6 */
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
   ojo__remember(core, bytes);
@@ -2959,7 +2997,7 @@ static void ojo__gather(struct ojo__core *core) {
   for (int part = 0; part < 2; part++)
     for (uint64_t i = part ? shared : 0; i < ends[part]; i++) {
       struct ojo__chunk *chunk = &core->chunks[i];
-      uint64_t lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
+      uint64_t lease = OJO__LOAD(&chunk->lease); /* model: G1; committed is G2. Pairs with ojo__change's release */
       if ((lease & OJO__STATE) != OJO__LEASED) continue;
       struct ojo__noted *n = &core->noted[core->noted_count];
       n->index = (uint32_t)i;
@@ -2967,6 +3005,7 @@ static void ojo__gather(struct ojo__core *core) {
       n->committed = OJO__LOAD(&chunk->committed); /* pairs with the record's release */
       if (n->committed > chunk->harvested) core->noted_count++;
     }
+  /* model: G3 */
   uint32_t newest = (uint32_t)(__atomic_exchange_n(&pool->line_full[0], 0, __ATOMIC_ACQUIRE) & OJO__LIST_INDEX);
   uint32_t first = OJO__NONE, last = newest ? newest - 1 : OJO__NONE;
   while (newest) { /* newest first: turn it round */
@@ -2975,7 +3014,7 @@ static void ojo__gather(struct ojo__core *core) {
     OJO__SET(&chunk->next, first == OJO__NONE ? 0 : first + 1); /* a late ojo__pop may look at it */
     first = newest - 1;
     newest = older;
-    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)OJO__STATE) | OJO__FULL);
+    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)OJO__STATE) | OJO__FULL); /* model: G4 */
   }
   if (first == OJO__NONE) return;
   if (core->queue_tail == OJO__NONE) core->queue_head = core->queue_next = first;
@@ -3024,7 +3063,8 @@ static void ojo__retire_threads(struct ojo__core *core) {
       state = OJO__THREAD_EXITED;
     }
     bool open = state != OJO__THREAD_EXITED || OJO__LOAD(&thread->chunks) != 0;
-    for (int k = 0; k <= OJO__LEVELS; k++) { /* what is reported, the owner need not report again */
+    for (int k = 0; k <= OJO__LEVELS; k++) { /* what is reported, the owner need not report again. Release: our reads */
+                                             /* of the times come before a new gap; pairs with ojo__lose */
       OJO__STORE(&thread->level[k].lost_taken, thread->level[k].lost_harvested);
       open = open || OJO__LOAD(&thread->level[k].lost) != thread->level[k].lost_harvested;
     }
@@ -3142,7 +3182,7 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
   if (ok && !enough) ok = ojo__batch_full(core, all, left, &enough);
   for (uint32_t i = 0; ok && !enough && i < core->noted_count; i++) {
     struct ojo__noted *n = &core->noted[i];
-    if (OJO__LOAD(&core->chunks[n->index].lease) != n->lease) continue; /* taken above, as full */
+    if (OJO__LOAD(&core->chunks[n->index].lease) != n->lease) continue; /* model: G5. Taken above, as full */
     ok = ojo__batch_room(core);
     if (ok) ojo__harvest(core, &core->chunks[n->index], n->committed);
   }
@@ -3297,15 +3337,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
       struct ojo__thread *thread = &core->threads[i];
       if (thread->level[k].batch == core->batch.number) continue;
       told = ojo__untold(&thread->level[k]);
-      if (k < OJO__LEVELS && told.attempts > told.lost) {
-        struct ojo__open_run run;
-        uint64_t first_ts = ojo__to_ts(core, thread->first_raw), now = ojo__to_ts(core, ojo__raw_now(core->t));
-        ojo__run_begin(core, &run, thread, 0);
-        ojo__run_lost(core, &run, thread->number, told.attempts - told.lost, first_ts, now > first_ts ? now : first_ts,
-                      OJO_DROP_OVERWRITTEN);
-        told.ordinal_harvested = told.overwritten = told.attempts - told.lost;
-        ojo__run_end(core, &run, thread->number, thread->tid, k, told.ordinal_harvested, told.overwritten);
-      }
+      if (k < OJO__LEVELS) ojo__emit_overwritten(core, &told, thread, k);
       ojo__emit_losses(core, &told, thread, k);
     }
   told = ojo__untold(&core->pool->nobody);
@@ -3334,6 +3366,10 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
   }
   if (!b->error) {
     __atomic_store_n(&core->snapshotting, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < 100 && __atomic_load_n(&core->retiring, __ATOMIC_SEQ_CST); i++) {
+      struct timespec wait = {0, 10000}; /* not for ever: a handler of ours may have interrupted the retirement */
+      nanosleep(&wait, NULL);
+    }
     ojo__snapshot_list(core);
     ojo__anchor_take(core, true); /* after the limits were noted */
     ojo__snapshot_events(core);
@@ -3543,9 +3579,10 @@ static void *ojo__flusher(void *argument) {
       uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
       due = ojo__deadline(due, now, interval);
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
-      /* The bytes queued are read after sleeping is set; a recorder does it the other way round. */
-      if (__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes ||
-          !OJO__LOAD(&pool->line_full[0]))
+      /* What is queued and in use is read after sleeping is set; a recorder does it the other way round. */
+      if ((__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes &&
+           __atomic_load_n(&pool->line_lease[1], __ATOMIC_SEQ_CST) < core->chunk_count / 4) ||
+          !__atomic_load_n(&pool->line_full[0], __ATOMIC_SEQ_CST))
         ojo__futex_wait(&core->wake, seen, now < due ? due - now : 0);
       __atomic_store_n(&core->sleeping, 0, __ATOMIC_SEQ_CST);
     }
@@ -3706,11 +3743,11 @@ static bool ojo__recover_write(struct ojo__core *dead) {
       ojo__deleted(pool);
     OJO__STORE(&pool->going.under_way, 0);
   }
-  if (done && pool->open_batch) { /* noted, since our own file's name will take the place of the one that tells */
+  if (done && pool->open_batch) { /* model: V7. Noted, since our own file's name will take the place of the one that tells */
     pool->batches = pool->last_number + 1;
     OJO__STORE(&pool->batch_published, pool->open_batch);
   } else pool->last_number = pool->batches - 1;
-  /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
+  /* model: V8. Only now that all is rolled back: its absence will say that nothing is left to roll back. */
   if (ojo__batch_name(pool, name)) unlinkat(dead->staging_fd, name, 0);
   bool ok = true;
   if (dead->noted_count || ojo__losses_pending(dead)) {
@@ -3761,7 +3798,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     snprintf(path, sizeof path, "/dev/shm/ojo_%s_%.32s", boot_hex, link + 5);
   }
   if (got < 0 || !ojo__pool_name(path)) return OJO_OK;
-  int lock = ojo__openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
+  int lock = ojo__openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0); /* model: V1 */
   if (lock < 0) { /* not in this /dev/shm: of an earlier boot; else another container's, and it may live */
     uint8_t boot[16];
     char boot_hex[33];
@@ -3773,7 +3810,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   }
   known = fstat(opener->staging_fd, &owner) == 0 && fstat(lock, &st) == 0;
   bool ours = known && S_ISREG(st.st_mode) && st.st_uid == owner.st_uid && (geteuid() == 0 || geteuid() == st.st_uid);
-  bool locked = ours && flock(lock, LOCK_EX | LOCK_NB) == 0;
+  bool locked = ours && flock(lock, LOCK_EX | LOCK_NB) == 0; /* model: V2; no name left is V3 */
   if (!locked || fstat(lock, &st) != 0 || st.st_nlink == 0) {
     /* Locked: alive, or somebody else recovers it. No name left: somebody else has. */
     error = !known || (ours && !locked && errno != EWOULDBLOCK) || (locked && st.st_nlink != 0) ? errno : ENOENT;
@@ -3835,7 +3872,7 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
     ojo__log(opener, "can't map the pool %s: %s", path, strerror(errno));
     result = OJO_ERR_IO;
   }
-  if (result == OJO_OK) { /* as ojo__pool_file_drop */
+  if (result == OJO_OK) { /* model: D1, D2, D3, as in ojo__pool_file_drop */
     if (pool) pool->magic[0] = 0;
     unlinkat(opener->staging_fd, link, 0);
     unlink(path);
@@ -4023,7 +4060,7 @@ static bool ojo__pool_file(struct ojo__core *core, const uint8_t boot[16], const
 /* Takes the pool's names away: the mark first, so that a crash in between leaves what ojo__remove_unborn
  * removes, then the link, then the pool. */
 static void ojo__pool_file_drop(struct ojo__core *core) {
-  if (core->pool_fd >= 0 && !core->kept) {
+  if (core->pool_fd >= 0 && !core->kept) { /* model: D1, D2, D3 */
     if (core->pool) core->pool->magic[0] = 0;
     unlinkat(core->staging_fd, core->link_name, 0);
     unlink(core->pool_path);
@@ -4423,11 +4460,12 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
   if (!core->buffer || !core->noted || !core->published) return ojo__no_memory(desc);
   core->t->clock = (uint32_t)core->desc.clock;
-  core->t->core = core;
+  OJO__STORE(&core->t->core, core); /* release, before the generation that leads to it */
   ojo__anchor_take(core, true);
   ojo__populate_ahead(core);
-  ojo__random(&core->t->generation, sizeof core->t->generation);
-  core->t->generation |= OJO__NS_BIT; /* bit 63 tells it from a marker, a frame's address */
+  uint64_t generation = 0;
+  ojo__random(&generation, sizeof generation);
+  OJO__STORE(&core->t->generation, generation | OJO__NS_BIT); /* bit 63 tells it from a marker, a frame's address */
   if (!core->desc.no_thread) {
     sigset_t all, before;
     sigfillset(&all);
@@ -4718,8 +4756,8 @@ static ojo_result ojo__close(ojo_tracer *t) {
   pthread_mutex_lock(&ojo__lock);
   for (struct ojo__signal *one = ojo__signals; one; one = one->next)
     if (one->core == core) OJO__STORE(&one->core, (struct ojo__core *)NULL);
-  t->generation = 0;
-  t->abi = 0;
+  OJO__STORE(&t->generation, 0); /* a thread may end meanwhile: it then stores into memory that is nobody's */
+  OJO__STORE(&t->abi, 0);
   ojo__release(core);
   OJO__STORE(&core->closed, ++ojo__closings);
   pthread_mutex_unlock(&ojo__lock);

