@@ -626,7 +626,8 @@ OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
   return OJO__LIKELY(__atomic_load_n(&t->clock, __ATOMIC_RELAXED) >= OJO_CLOCK_TSC) ? ojo__tick() : ojo__clock_raw(t);
 }
 
-/* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type.
+/* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type. (`model: R1` and the like name the
+ * steps of the models in tests/model/, which spin checks.)
  *
  * Invariant: the bytes of a chunk below `committed` are whole events, at every instruction. The marker
  * (this frame's address in ojo__hot.generation) is stored BEFORE the cursor is loaded: a signal handler

@@ -80,7 +80,7 @@ defect marker_late interleave "$marker" '  if (OJO__UNLIKELY(ojo__hot.owner' "$c
   __asm__ volatile("" ::: "memory");
 '
 defect owner_unchecked interleave 'if (OJO__UNLIKELY(ojo__hot.owner != generation)) {' 'if (0) {'
-commit='  __atomic_store_n(&chunk->committed, at + OJO_SLOT_BYTES, __ATOMIC_RELEASE);
+commit='  __atomic_store_n(&chunk->committed, at + OJO_SLOT_BYTES, __ATOMIC_RELEASE); /* model: R5 */
 '
 defect committed_early interleave '  slot->ts = raw ? raw : ojo__raw_now(t);
   slot->type = type;' "$commit"'  __asm__ volatile("" ::: "memory");
@@ -91,58 +91,60 @@ defect committed_early interleave '  slot->ts = raw ? raw : ojo__raw_now(t);
 
 # ---- the pool
 
-defect tag_kept interleave '((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1)' '(head & ~(uint64_t)OJO__LIST_INDEX)'
-hand='  if (old != OJO__NONE_LEASED) ojo__hand_off(core, thread, level, old);
+defect tag_kept interleave 'uint64_t next = ((head & ~(uint64_t)OJO__LIST_INDEX) + OJO__LIST_INDEX + 1)' \
+  'uint64_t next = (head & ~(uint64_t)OJO__LIST_INDEX)'
+late='  if (old != OJO__NONE_LEASED) {
+    OJO__STORE(&counts->attempts, old->ordinal + ojo__chunk_events(old) + (counts->lost - old->lost));
+    OJO__SET(&old->flags, OJO__CHUNK_HANDED);
+    ojo__hand_off(core, old);
+  }
 '
-leased='  OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << 2 | OJO__LEASED);
+leased='  OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << OJO__LEASE_SHIFT | OJO__LEASED);
 '
-defect push_after_lease interleave "$hand" '' "$leased" "$leased$hand" '  if (index == OJO__NONE) {
+defect push_after_lease interleave '  ojo__give_up(core, context, level);
+  /* `taking`' '  struct ojo__chunk *old = context->lease[level].chunk;
+  context->lease[level].chunk = OJO__NONE_LEASED;
+  /* `taking`' "$leased" "$leased$late" '  if (index == OJO__NONE) {
     if (OJO__PEEK(&core->sleeping))' '  if (index == OJO__NONE) {
-'"  $hand"'    if (OJO__PEEK(&core->sleeping))'
+'"$late"'    if (OJO__PEEK(&core->sleeping))'
 exchange='  uint32_t newest = (uint32_t)(__atomic_exchange_n(&pool->line_full[0], 0, __ATOMIC_ACQUIRE) & OJO__LIST_INDEX);
 '
 defect exchange_before_note interleave "$exchange" '' '  core->noted_count = 0;
   for (int part' "$exchange"'  core->noted_count = 0;
   for (int part'
-defect full_not_set interleave '    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)3) | OJO__FULL);
+defect full_not_set interleave '    OJO__STORE(&chunk->lease, (chunk->lease & ~(uint64_t)OJO__STATE) | OJO__FULL); /* model: G4 */
 ' ''
 
 # ---- the batch
 
 defect batch_from_0 kill_steps '  pool->last_number = UINT64_MAX;' '  pool->last_number = UINT64_MAX;
   pool->batch_published = 1; /* the number of the first, as if both counted from 0 */'
-defect harvested_early kill_steps '  uint64_t from = chunk->harvested;
-' '  uint64_t from = chunk->harvested;
-  OJO__STORE(&chunk->harvested, end);
+defect harvested_early kill_steps '  if (chunk->batch != core->batch.number) {
+' '  OJO__STORE(&chunk->harvested, (uint32_t)end);
+  if (chunk->batch != core->batch.number) {
 '
-taken='    OJO__STORE(&chunk->published, from);
+taken='    OJO__STORE(&chunk->published, from);             /* model: T1 */
 '
-number='    OJO__STORE(&chunk->batch, core->batch.number);
+number='    OJO__STORE(&chunk->batch, core->batch.number); /* model: T2 */
 '
 defect batch_before_published kill_steps "$taken$number" "$number$taken"
-header='  ok = ok && ojo__write_all(core, &header, sizeof header, 0);
-'
-defect rename_early kill_steps "$header" '  bool early = ok && ojo__rename(core);
-'"$header" 'if (!ok || !ojo__rename(core)) {' 'if (!ok || !early) {'
-defect unlink_early kill_steps '  uint64_t number = core->batch.number, fresh = OJO__LOAD(&pool->threads_fresh);
-' '  uint64_t number = core->batch.number, fresh = OJO__LOAD(&pool->threads_fresh);
-  if (pool->open_batch == number) unlinkat(core->staging_fd, pool->staging_name, 0);
+defect rename_early kill_steps '/* Ends a file'"'"'s slots, and' 'static bool ojo__rename(struct ojo__core *core);
+/* Ends a file'"'"'s slots, and' '  return ok && ojo__write_all(core, &header, sizeof header, 0); /* model: E3 */' '  bool early = ok && ojo__rename(core);
+  return ojo__write_all(core, &header, sizeof header, 0) && early;' 'if (!ok || !ojo__rename(core)) { /* model: E4 */' 'if (!ok) {'
+defect unlink_early kill_steps '  uint64_t number = core->batch.number, fresh = ojo__threads(core);
+' '  uint64_t number = core->batch.number, fresh = ojo__threads(core);
+  if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0);
 '
 defect freed_early kill_steps '  if (!ok || !ojo__rename(core)) {' '  if (ok) ojo__free_taken(core);
   if (!ok || !ojo__rename(core)) {'
 
 # ---- recovery
 
-defect no_lock api 'flock(lock, LOCK_EX | LOCK_NB) != 0 || ' ''
-unlink='    unlinkat(dead->staging_fd, pool->staging_name, 0);
-  return count;'
-defect recovery_unlinks_early kill_steps '  uint32_t count = 0;
-  for (uint64_t i = 0; i <= pool->threads_fresh; i++)' '  uint32_t count = 0;
-  unlinkat(dead->staging_fd, pool->staging_name, 0);
-  for (uint64_t i = 0; i <= pool->threads_fresh; i++)'
-defect done_not_noted kill_steps '    OJO__STORE(&pool->batch_published, pool->open_batch);
-' ''
-
+defect no_lock api 'bool locked = ours && flock(lock, LOCK_EX | LOCK_NB) == 0;' 'bool locked = ours;'
+defect recovery_unlinks_early kill_steps '  ojo__dead_list(dead, &done);
+  if (OJO__LOAD(&pool->going' '  if (ojo__batch_name(pool, name)) unlinkat(dead->staging_fd, name, 0);
+  ojo__dead_list(dead, &done);
+  if (OJO__LOAD(&pool->going'
 if [ $skipped = 0 ]; then echo "defects: $passed passed, $failed failed"
 else echo "defects: $passed passed, $failed failed, $skipped skipped"; fi
 [ $failed = 0 ]
