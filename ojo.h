@@ -1015,7 +1015,7 @@ enum {
   OJO__SCHEMA_BYTES_MAX = 64 << 20,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
-  OJO__POOL_VERSION = 2,    /* changes with any struct of the pool */
+  OJO__POOL_VERSION = 3,    /* changes with any struct of the pool */
   OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
@@ -1023,7 +1023,7 @@ enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.
 /* The low 3 bits of ojo__chunk.lease: a state, and in a flight recorder perhaps a pin of a snapshot. PARKED:
  * taken off its chain to be overwritten, found pinned, and left to the snapshot to give back. */
 enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STATE = 3, OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
-enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2, OJO__THREAD_RETIRING = 3 };
+enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
 #define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
 #define OJO__NONE UINT32_MAX
@@ -1041,6 +1041,7 @@ struct ojo__level {
   uint64_t batch;
   uint64_t overwritten; /* flight recorder: as told in the file under way */
   uint64_t newest; /* the chain's end: index + 1. Owner */
+  uint64_t seen_attempts, seen_lost; /* flight recorder: when the snapshot under way began */
 };
 struct ojo__thread {
   uint32_t number; /* unique in the trace; 0: entry is free */
@@ -1090,8 +1091,9 @@ struct ojo__pool {
   struct ojo__level nobody; /* losses of threads without an entry: thread 0's */
   struct ojo__gone gone;
   uint64_t overflow;        /* ojo_overflow */
-  uint64_t line_recorder[8]; /* flight recorder. [0]: events overwritten, [1]: threads alive, [2]: entries of
-                                threads that ended, [3]: where the search for the oldest of these goes on */
+  uint64_t line_recorder[8]; /* flight recorder. [1]: threads alive, [2]: entries of threads that ended, [3]: where
+                                the search for the oldest of these goes on, [4]: whose entry is being retired, a
+                                lock; [7]: likewise, once [5], [6] hold gone.events and gone.lost from before */
 };
 
 struct ojo__published { /* a batch in output/, for disk_bytes_max */
@@ -1511,6 +1513,26 @@ static void ojo__emit_losses(struct ojo__core *core, struct ojo__level *level, s
   ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested,
                level->lost_harvested + level->overwritten);
 }
+/* Flight recorder: how many of a level's first `attempts` are neither told nor lost. They were overwritten. */
+static uint64_t ojo__untold_end(const struct ojo__level *level, uint64_t attempts) {
+  uint64_t lost = OJO__LOAD(&level->lost), told = level->ordinal_harvested;
+  if (lost > level->lost_harvested) told += lost - level->lost_harvested;
+  return attempts > told ? attempts - told : 0;
+}
+/* A run that tells of these: behind the last of the level's chunks, or without one. `now`: a raw time */
+static void ojo__emit_end(struct ojo__core *core, struct ojo__level *level, struct ojo__thread *thread, int index,
+                          uint64_t attempts, uint64_t now) {
+  uint64_t count = ojo__untold_end(level, attempts), first = ojo__to_ts(core, thread->first_raw), last = ojo__to_ts(core, now);
+  struct ojo__open_run run;
+  if (!count) return;
+  if (first < level->told_harvested) first = level->told_harvested;
+  ojo__run_begin(core, &run, thread, 0);
+  ojo__run_lost(core, &run, thread->number, count, first, last > first ? last : first, OJO_DROP_OVERWRITTEN);
+  level->ordinal_harvested += count;
+  level->overwritten += count;
+  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested,
+               level->lost_harvested + level->overwritten);
+}
 static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thread, int index) {
   struct ojo__level *level = &thread->level[index];
   if (OJO__LOAD(&level->lost) <= level->lost_harvested) return;
@@ -1677,6 +1699,12 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   struct ojo__pool *pool = dead->pool;
   *done = ojo__batch_done(dead, pool->open_batch);
   dead->noted_count = 0;
+  uint64_t retired = pool->overflow == OJO_OVERFLOW_DROP_OLDEST ? pool->line_recorder[7] : 0;
+  if (retired && retired <= pool->threads_fresh && dead->threads[retired - 1].state != OJO__THREAD_FREE) {
+    pool->gone.events = pool->line_recorder[5]; /* see ojo__retire_ended: its entry tells them */
+    pool->gone.lost = pool->line_recorder[6];
+  }
+  pool->line_recorder[7] = 0;
   for (uint64_t i = 0; i <= pool->threads_fresh; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
       struct ojo__level *level = i < pool->threads_fresh ? &dead->threads[i].level[k] : &pool->nobody;
@@ -1706,13 +1734,34 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   ojo__sort(dead->noted, dead->noted_count);
 }
 
+/* Events of a flight recorder's level that were overwritten, of which no chunk that is left tells. */
+static bool ojo__dead_end(const struct ojo__core *dead, uint64_t thread, int level) {
+  const struct ojo__thread *entry = &dead->threads[thread];
+  return dead->pool->overflow == OJO_OVERFLOW_DROP_OLDEST && level < OJO__LEVELS && entry->state != OJO__THREAD_FREE &&
+         ojo__untold_end(&entry->level[level], entry->level[level].attempts) != 0;
+}
+
 /* Takes all that ojo__dead_list found into the open file. */
 static void ojo__dead_drain(struct ojo__core *dead) {
   for (uint32_t i = 0; i < dead->noted_count; i++)
     ojo__harvest(dead, &dead->chunks[dead->noted[i].index], dead->noted[i].committed);
   for (uint64_t i = 0; i < dead->pool->threads_fresh; i++)
-    for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++)
+    for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++) {
+      struct ojo__level *level = &dead->threads[i].level[k];
+      if (ojo__dead_end(dead, i, k)) {
+        ojo__level_enter(dead, level);
+        ojo__emit_end(dead, level, &dead->threads[i], k, level->attempts, dead->threads[i].first_raw);
+      }
       ojo__harvest_losses(dead, &dead->threads[i], k);
+    }
+}
+
+/* Is there anything that recovery has to tell? */
+static OJO__UNUSED bool ojo__dead_any(struct ojo__core *dead) {
+  for (uint64_t i = 0; i < dead->pool->threads_fresh; i++)
+    for (int k = 0; k < OJO__LEVELS; k++)
+      if (ojo__dead_end(dead, i, k)) return true;
+  return dead->noted_count != 0;
 }
 
 #ifdef __cplusplus
@@ -2053,31 +2102,46 @@ static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
 static bool ojo__recorder(const struct ojo__core *core) { return core->desc.overflow == OJO_OVERFLOW_DROP_OLDEST; }
 
 /* The last chunk of a thread that ended is gone: its counts go to pool->gone, its entry may be used again.
- * Its end and the taking of its last chunk may come together: one of them finds both done. */
+ * Its end and the taking of its last chunk may come together: one of them finds both done. One entry at a time:
+ * after a crash in between, what the pool notes in line_recorder takes half an addition back. An entry that comes
+ * meanwhile is retired with the next ones. No signal may cut it short. */
 static void ojo__retire_ended(struct ojo__core *core, struct ojo__thread *thread) {
   struct ojo__pool *pool = core->pool;
-  uint32_t state = OJO__THREAD_EXITED;
-  uint64_t events = 0, lost = 0;
-  /* seq_cst: the end stores the state, then loads the count; the taker subtracts, then loads the state. The count
-   * is loaded again behind the exchange: the entry may have been retired and had another life in between. */
-  for (;; __atomic_store_n(&thread->state, OJO__THREAD_EXITED, __ATOMIC_SEQ_CST)) {
-    if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) || __atomic_load_n(&core->snapshotting, __ATOMIC_SEQ_CST) ||
-        !__atomic_compare_exchange_n(&thread->state, &state, OJO__THREAD_RETIRING, false, __ATOMIC_SEQ_CST,
-                                     __ATOMIC_SEQ_CST))
-      return;
-    if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0) break;
+  uint64_t none = 0, mine = (uint64_t)(thread - core->threads) + 1, events = 0, lost = 0;
+  sigset_t all, before;
+  /* seq_cst: the end stores the state, then loads the count; the taker subtracts, then loads the state. */
+  if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) ||
+      __atomic_load_n(&thread->state, __ATOMIC_SEQ_CST) != OJO__THREAD_EXITED)
+    return;
+  sigfillset(&all);
+  sigdelset(&all, SIGTRAP); /* a debugger's */
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  if (__atomic_compare_exchange_n(&pool->line_recorder[4], &none, mine, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+    /* Again: the entry may have been retired and had another life in between. A snapshot does it the other way
+     * round: it says that it goes on, then waits for the lock. */
+    bool retired = __atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0 &&
+                   __atomic_load_n(&thread->state, __ATOMIC_SEQ_CST) == OJO__THREAD_EXITED &&
+                   !__atomic_load_n(&core->snapshotting, __ATOMIC_SEQ_CST);
+    for (int k = 0; retired && k <= OJO__LEVELS; k++) {
+      uint64_t n = OJO__LOAD(&thread->level[k].lost);
+      lost += n;
+      if (k < OJO__LEVELS) events += OJO__LOAD(&thread->level[k].attempts) - n;
+    }
+    if (retired) {
+      OJO__STORE(&pool->line_recorder[5], pool->gone.events);
+      OJO__STORE(&pool->line_recorder[6], pool->gone.lost);
+      OJO__STORE(&pool->line_recorder[7], mine);
+      OJO__STORE(&pool->gone.last_raw, ojo__raw_now(core->t));
+      OJO__STORE(&pool->gone.lost, pool->gone.lost + lost);
+      OJO__STORE(&pool->gone.events, pool->gone.events + events);
+      OJO__ADD(&pool->line_recorder[2], UINT64_MAX);
+      OJO__STORE(&thread->state, OJO__THREAD_FREE);
+      OJO__STORE(&pool->line_recorder[7], (uint64_t)0);
+    }
+    __atomic_store_n(&pool->line_recorder[4], (uint64_t)0, __ATOMIC_SEQ_CST);
+    if (retired) ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)(thread - core->threads));
   }
-  for (int k = 0; k <= OJO__LEVELS; k++) {
-    uint64_t n = OJO__LOAD(&thread->level[k].lost);
-    lost += n;
-    if (k < OJO__LEVELS) events += OJO__LOAD(&thread->level[k].attempts) - n;
-  }
-  OJO__SET(&pool->gone.last_raw, ojo__raw_now(core->t));
-  OJO__ADD(&pool->gone.lost, lost); /* a crash before the state is FREE: recovery tells these twice */
-  OJO__ADD(&pool->gone.events, events);
-  OJO__ADD(&pool->line_recorder[2], UINT64_MAX);
-  OJO__STORE(&thread->state, OJO__THREAD_FREE);
-  ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)(thread - core->threads));
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Makes a chunk that is off its chain, or its chain's end and ours, free for us. False: it is pinned, and parked
@@ -2091,7 +2155,6 @@ static bool ojo__overwrite(struct ojo__core *core, struct ojo__chunk *chunk, boo
     /* Acquire: a snapshot's reads, which end with its release of the pin, come before our stores to the slots */
   } while (!__atomic_compare_exchange_n(&chunk->lease, &lease, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
   if (lease & OJO__PINNED) return false;
-  OJO__ADD(&core->pool->line_recorder[0], ojo__chunk_events(chunk));
   __atomic_fetch_sub(&core->pool->line_lease[1], 1, __ATOMIC_RELAXED);
   if (__atomic_fetch_sub(&thread->chunks, 1, __ATOMIC_SEQ_CST) == 1) ojo__retire_ended(core, thread);
   return true;
@@ -2185,6 +2248,9 @@ static void ojo__chain_append(struct ojo__core *core, struct ojo__level *level, 
 static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thread, int level) {
   struct ojo__pool *pool = core->pool;
   uint32_t shared = core->chunk_count - core->nested_count;
+  uint64_t newest = thread->level[level].newest; /* flight recorder: ours, and nobody else takes it */
+  if (newest && (OJO__LOAD(&core->chunks[newest - 1].lease) & OJO__STATE) == OJO__FREE)
+    return (uint32_t)(newest - 1); /* overwritten in its place, when a longjmp cut that short */
   uint32_t index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
   if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
     index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
@@ -2201,7 +2267,6 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thre
     index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
   if (index != OJO__NONE || !ojo__recorder(core)) return index;
   index = ojo__take_oldest(core, thread);
-  uint64_t newest = thread->level[level].newest; /* ours, and nobody else takes it */
   if (index == OJO__NONE && newest && ojo__overwrite(core, &core->chunks[newest - 1], false))
     index = (uint32_t)(newest - 1);
   return index;
@@ -2315,7 +2380,12 @@ static struct ojo__context *ojo__find_context(uint64_t generation) {
 static void ojo__leave(struct ojo__context *context) {
   if (context->generation && context->t->generation == context->generation) {
     struct ojo__core *core = OJO__PEEK(&context->t->core);
-    for (int level = 0; core && level < OJO__LEVELS; level++) ojo__give_up(core, context, level);
+    for (int level = 0; core && level < OJO__LEVELS; level++) {
+      uint64_t newest = context->thread->level[level].newest;
+      bool cut = newest && (OJO__LOAD(&core->chunks[newest - 1].lease) & OJO__STATE) == OJO__FREE;
+      if (cut || context->lease[level].taking) ojo__change(core, context, level); /* a longjmp cut it short */
+      ojo__give_up(core, context, level);
+    }
   }
   if (ojo__local.hot == context) {
     ojo__local.hot = NULL;
@@ -2541,6 +2611,20 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
   __atomic_store_n(&chunk->committed, at + size, __ATOMIC_RELEASE);
 }
 
+/* A record was cut short by a longjmp, perhaps between the two stores that count its slots. */
+static void ojo__recount(int level) {
+  for (int i = 0; i < OJO__CONTEXTS; i++) {
+    struct ojo__context *c = &ojo__local.context[i];
+    if (!c->generation || c->t->generation != c->generation || c->lease[level].chunk == OJO__NONE_LEASED) continue;
+    struct ojo__chunk *chunk = c->lease[level].chunk;
+    uint64_t end = OJO__PEEK(&chunk->committed);
+    uint32_t extra = 0;
+    for (uint64_t at = 0, n; at < end; at += OJO_SLOT_BYTES * (1 + n), extra += (uint32_t)n)
+      n = ((const ojo_event *)(const void *)(c->lease[level].base + at))->type >> OJO_EXTENSION_SHIFT;
+    OJO__SET(&chunk->extension_slots, extra);
+  }
+}
+
 /* Every record that is not the inline fast path: no lease from this tracer yet, nested in another record,
  * or longer than a slot. */
 static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *frame) {
@@ -2549,10 +2633,11 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   uint64_t generation = OJO__PEEK(&t->generation), marker = ojo__hot.generation;
   uint64_t *word = &ojo__hot.generation;
   int level = 0;
+  bool cut = false;
   if (!generation || !core) return; /* closed meanwhile */
   for (; level < OJO__LEVELS; level++) {
     if (level) word = &ojo__local.busy[level], marker = *word;
-    if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
+    if (marker == 0 || marker >> 63 || (cut = ojo__dead(marker, frame))) break;
   }
   if (level == OJO__LEVELS) {
     struct ojo__context *context = ojo__find_context(generation);
@@ -2562,6 +2647,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   }
   *word = (uint64_t)(uintptr_t)frame; /* the marker, before any cursor is loaded: see ojo__record */
   OJO__COMPILER_BARRIER();
+  if (OJO__UNLIKELY(cut)) ojo__recount(level);
   struct ojo__context *context = ojo__find_context(generation);
   if (!context) context = ojo__new_context(t, core, generation, level);
   if (context) {
@@ -3149,12 +3235,30 @@ static void ojo__snapshot_list(struct ojo__core *core) {
 static struct ojo__level ojo__untold(const struct ojo__level *level) {
   struct ojo__level copy;
   memset(&copy, 0, sizeof copy);
-  copy.lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
+  copy.lost = level->seen_lost;
   copy.lost_first = OJO__PEEK(&level->lost_first);
   copy.lost_last = OJO__PEEK(&level->lost_last);
   copy.reason = OJO__PEEK(&level->reason);
-  copy.attempts = OJO__LOAD(&level->attempts);
+  copy.attempts = level->seen_attempts;
   return copy;
+}
+
+/* From here on no entry is retired; what was attempted and lost up to here is what this snapshot tells at least. */
+static void ojo__snapshot_begin(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  __atomic_store_n(&core->snapshotting, 1, __ATOMIC_SEQ_CST);
+  for (int i = 0; __atomic_load_n(&pool->line_recorder[4], __ATOMIC_SEQ_CST) && i < 1000; i++) {
+    struct timespec wait = {0, 100000};
+    nanosleep(&wait, NULL);
+  }
+  uint64_t entries = OJO__LOAD(&pool->threads_fresh);
+  for (uint64_t i = 0; i <= entries; i++)
+    for (int k = 0; k <= OJO__LEVELS; k++) {
+      struct ojo__level *level = i == entries ? &pool->nobody : &core->threads[i].level[k];
+      if (i < entries && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_FREE) break;
+      level->seen_lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
+      level->seen_attempts = OJO__LOAD(&level->attempts); /* behind the losses: it counts them all */
+    }
 }
 
 static void ojo__snapshot_room(struct ojo__core *core) {
@@ -3180,6 +3284,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
     }
     if (!any) continue;
     core->threads[first->thread].level[first->level].batch = core->batch.number;
+    ojo__emit_end(core, &told, &core->threads[first->thread], (int)first->level, told.attempts, ojo__raw_now(core->t));
     ojo__emit_losses(core, &told, &core->threads[first->thread], (int)first->level);
   }
   for (uint64_t i = 0; i < entries; i++) /* those of whom no chunk is left */
@@ -3187,15 +3292,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
       struct ojo__thread *thread = &core->threads[i];
       if (thread->level[k].batch == core->batch.number) continue;
       told = ojo__untold(&thread->level[k]);
-      if (k < OJO__LEVELS && told.attempts > told.lost) {
-        struct ojo__open_run run;
-        uint64_t first_ts = ojo__to_ts(core, thread->first_raw), now = ojo__to_ts(core, ojo__raw_now(core->t));
-        ojo__run_begin(core, &run, thread, 0);
-        ojo__run_lost(core, &run, thread->number, told.attempts - told.lost, first_ts, now > first_ts ? now : first_ts,
-                      OJO_DROP_OVERWRITTEN);
-        told.ordinal_harvested = told.overwritten = told.attempts - told.lost;
-        ojo__run_end(core, &run, thread->number, thread->tid, k, told.ordinal_harvested, told.overwritten);
-      }
+      if (k < OJO__LEVELS) ojo__emit_end(core, &told, thread, k, told.attempts, ojo__raw_now(core->t));
       ojo__emit_losses(core, &told, thread, k);
     }
   told = ojo__untold(&core->pool->nobody);
@@ -3223,7 +3320,7 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
     ojo__staging_create(core);
   }
   if (!b->error) {
-    __atomic_store_n(&core->snapshotting, 1, __ATOMIC_SEQ_CST);
+    ojo__snapshot_begin(core);
     ojo__snapshot_list(core);
     ojo__anchor_take(core, true); /* after the limits were noted */
     ojo__snapshot_events(core);
@@ -3573,7 +3670,7 @@ static bool ojo__recover_write(struct ojo__core *dead) {
   /* Only now that all is rolled back: its absence will say that nothing is left to roll back. */
   if (pool->staging_name[0]) unlinkat(dead->staging_fd, pool->staging_name, 0);
   bool ok = true;
-  if (dead->noted_count || ojo__losses_pending(dead)) {
+  if (ojo__dead_any(dead) || ojo__losses_pending(dead)) {
     ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
     ok = ojo__batch_room(dead);
     if (ok) ojo__dead_drain(dead);
@@ -4320,7 +4417,6 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   if (ojo__recorder(core)) {
     s.recorded = OJO__LOAD(&pool->gone.events);
     s.dropped += OJO__LOAD(&pool->gone.lost);
-    s.overwritten = OJO__LOAD(&pool->line_recorder[0]);
   }
   uint64_t threads = OJO__LOAD(&pool->threads_fresh);
   for (uint64_t i = 0; i < threads; i++) {
@@ -4332,10 +4428,14 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
     }
   }
   pthread_mutex_unlock(&core->retire_lock);
+  uint64_t held = 0, in_use = 0; /* counted, where a longjmp may cut a change of chunks short at any instruction */
   for (int part = 0; part < 2; part++)
-    for (uint64_t i = part ? shared : 0; i < ends[part]; i++)
-      if ((OJO__LOAD(&core->chunks[i].lease) & OJO__STATE) == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags))
-        s.recorded += ojo__chunk_events(&core->chunks[i]);
+    for (uint64_t i = part ? shared : 0; i < ends[part]; i++) {
+      uint64_t state = OJO__LOAD(&core->chunks[i].lease) & OJO__STATE, events = ojo__chunk_events(&core->chunks[i]);
+      if (state == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags)) s.recorded += events;
+      if (state != OJO__FREE) held += events, in_use++;
+    }
+  if (ojo__recorder(core)) s.overwritten = s.recorded > held ? s.recorded - held : 0;
   s.written = OJO__PEEK(&core->written);
   s.batches = OJO__PEEK(&pool->batches);
   s.bytes = OJO__PEEK(&core->bytes);
@@ -4344,7 +4444,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   s.flush_ns_max = OJO__PEEK(&core->flush_ns_max);
   s.buffer_bytes = core->desc.buffer_bytes;
   s.chunks = core->chunk_count;
-  s.chunks_in_use = (uint32_t)OJO__PEEK(&pool->line_lease[1]);
+  s.chunks_in_use = (uint32_t)(ojo__recorder(core) ? in_use : OJO__PEEK(&pool->line_lease[1]));
   s.crash_safe = core->crash_safe;
   return s;
 }

@@ -11,6 +11,8 @@
 #include "check.h"
 #include "tally.h"
 
+#include <setjmp.h>
+
 enum { CHUNK_EVENTS = 65536 / 24 };
 static char dir[256], path[512];
 
@@ -78,7 +80,6 @@ static void audit(ojo_tracer *t, const char *what, unsigned cut) {
     uint32_t chunks = 0;
     live += thread->state == OJO__THREAD_LIVE;
     ended += thread->state == OJO__THREAD_EXITED;
-    bad += thread->state == OJO__THREAD_RETIRING;
     for (int k = 0; k < OJO__LEVELS; k++) {
       uint64_t at = thread->level[k].chain & OJO__LIST_INDEX, last = 0, ordinal = 0;
       for (; at && bad < 9; last = at, at = core->chunks[at - 1].next, chunks++) {
@@ -206,6 +207,140 @@ static void test_end_of_chain(void) {
   check_remove(dir);
 }
 
+struct work {
+  ojo_tracer *t;
+  uint32_t flow;
+  uint64_t count;
+  uint64_t done;
+};
+static void *record_some(void *argument) {
+  struct work *w = (struct work *)argument;
+  record(w->t, w->flow, 0, w->count);
+  w->done = w->count;
+  return NULL;
+}
+static void run_thread(struct work *w) {
+  pthread_t id;
+  if (pthread_create(&id, NULL, record_some, w)) abort();
+  pthread_join(id, NULL);
+}
+
+
+/* Threads that record one event each, of flow 20,000 and up, and idle. */
+static uint32_t idle_ready, idle_stop, idle_count;
+static pthread_t idle_id[512];
+static void *idle(void *argument) {
+  struct work *w = (struct work *)argument;
+  record(w->t, w->flow, 0, 1);
+  __atomic_add_fetch(&idle_ready, 1, __ATOMIC_SEQ_CST);
+  ojo__futex_wake(&idle_ready);
+  while (!OJO__LOAD(&idle_stop)) ojo__futex_wait(&idle_stop, 0, 1000000000);
+  return NULL;
+}
+static void idle_start(ojo_tracer *t, uint32_t count) {
+  static struct work w[512];
+  idle_ready = idle_stop = 0, idle_count = count;
+  for (uint32_t i = 0; i < count; i++) {
+    w[i].t = t, w[i].flow = 20000 + i;
+    if (pthread_create(&idle_id[i], NULL, idle, &w[i])) abort();
+  }
+  for (uint32_t n; (n = OJO__LOAD(&idle_ready)) < count;) ojo__futex_wait(&idle_ready, n, 1000000000);
+}
+static void idle_end(void) {
+  OJO__STORE(&idle_stop, 1);
+  ojo__futex_wake(&idle_stop);
+  for (uint32_t i = 0; i < idle_count; i++) pthread_join(idle_id[i], NULL);
+}
+
+/* A handler that leaves a record by siglongjmp, from every instruction of a change of chunks. */
+static sigjmp_buf jump;
+static void on_jump(int signo) {
+  (void)signo;
+  siglongjmp(jump, 1);
+}
+static void jump_soon(void) { raise(SIGUSR1); } /* behind the handler of SIGTRAP, which blocks it */
+__attribute__((noinline)) static void fill(ojo_tracer *t, uint64_t *n) { /* this thread's chunk */
+  do record(t, 1, (*n)++, 1);
+  while (OJO__PEEK(&ojo__hot.chunk->committed) <= OJO__CHUNK_LIMIT - OJO_SLOT_BYTES);
+}
+__attribute__((noinline)) static void record_trapped(ojo_tracer *t, uint64_t payload, bool extension) {
+  unsigned char bytes[48];
+  memset(bytes, 0, sizeof bytes);
+  for (int i = 0; i < 2; i++) memcpy(bytes + 24 * i + 16, &payload, 8);
+  trap_on();
+  if (extension) ojo_record_ext(t, 1, 0x010000, payload, bytes, sizeof bytes);
+  else ojo_record(t, 1, OJO_PACKET_SENT, payload);
+  trap_off();
+}
+/* Its frame lies below those of all records to come, which tells them that this one is over. */
+__attribute__((noinline)) static void record_below(ojo_tracer *t, uint64_t payload, bool extension) {
+  volatile unsigned char below[4096];
+  below[0] = 0;
+  record_trapped(t, payload, extension);
+  below[1] = below[0];
+}
+enum { JUMP_OWN, JUMP_IN_PLACE, JUMP_ENDED, JUMP_MODES };
+static void test_jumps(int mode, bool extension) {
+  static const char *const modes[] = {"its own oldest", "its only one", "that of a thread that ended"};
+  char what[128];
+  snprintf(what, sizeof what, "left by siglongjmp, %s%s", modes[mode], extension ? ", with an extension" : "");
+  if (!TRAPS) {
+    check_skip(what, "needs x86-64 without sanitizers");
+    return;
+  }
+  fresh();
+  ojo_tracer *t = open_recorder(mode == JUMP_IN_PLACE ? 4 : 256);
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_jump;
+  sigaction(SIGUSR1, &action, NULL);
+  trap_begin(jump_soon);
+  static volatile uint64_t n, others;
+  uint64_t more = 0;
+  static volatile unsigned cut;
+  n = others = 0, cut = 0;
+  if (mode == JUMP_IN_PLACE) { /* three threads that live as long as the test, and have the other chunks */
+    idle_start(t, 3);
+    others = 3;
+  }
+  for (trap_at = 1;; trap_at += mode == JUMP_OWN ? 2 : 7) { /* a sample of the longer ones */
+    fill(t, &more);
+    n = more;
+    if (mode == JUMP_ENDED) {
+      struct work one = {t, 100 + trap_at % 20000, 1, 0};
+      run_thread(&one);
+      others++;
+    }
+    trap_count = 0;
+    bool left = sigsetjmp(jump, 1) != 0;
+    if (!left) record_below(t, sealed(1, n), extension);
+    cut += left;
+    more = n + 1;
+    if (trap_count < trap_at) break;
+  }
+  signal(SIGTRAP, SIG_DFL);
+  signal(SIGUSR1, SIG_DFL);
+  check(cut > 50, "%s: %u times", what, cut);
+  check(ojo_snapshot(t, path) == OJO_OK, "%s: snapshot", what);
+  if (mode == JUMP_IN_PLACE) idle_end();
+  audit(t, what, cut / 4);
+  ojo_stats stats = ojo_query_stats(t);
+  struct tally *s = tally_snapshot(0);
+  uint64_t all = s->total + s->dropped, lost = stats.dropped;
+  check(all <= more + others && all >= more + others - cut && all >= stats.recorded, "%s: %llu of %llu events, %u cut", what,
+        (unsigned long long)all, (unsigned long long)(more + others), cut);
+  check(stats.recorded + lost == all && stats.overwritten + lost == s->dropped,
+        "%s: stats: %llu recorded, %llu dropped, %llu overwritten; %llu, %llu", what, (unsigned long long)stats.recorded,
+        (unsigned long long)lost, (unsigned long long)stats.overwritten, (unsigned long long)all,
+        (unsigned long long)s->dropped);
+  check(s->bad_file == 0 && s->bad_payload == 0 && s->bad_order == 0 && s->bad_ordinal == 0,
+        "%s: %llu unsound, %llu torn, %llu out of order, %llu ordinals", what, (unsigned long long)s->bad_file,
+        (unsigned long long)s->bad_payload, (unsigned long long)s->bad_order, (unsigned long long)s->bad_ordinal);
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
 static void test_one_thread(void) {
   fresh();
   ojo_tracer *t = open_recorder(16);
@@ -259,24 +394,6 @@ static void test_modes(void) {
   free(s);
   ojo_close(t);
   check_remove(dir);
-}
-
-struct work {
-  ojo_tracer *t;
-  uint32_t flow;
-  uint64_t count;
-  uint64_t done;
-};
-static void *record_some(void *argument) {
-  struct work *w = (struct work *)argument;
-  record(w->t, w->flow, 0, w->count);
-  w->done = w->count;
-  return NULL;
-}
-static void run_thread(struct work *w) {
-  pthread_t id;
-  if (pthread_create(&id, NULL, record_some, w)) abort();
-  pthread_join(id, NULL);
 }
 
 /* One busy thread does not erase what idle ones recorded; those that ended age as it does. */
@@ -644,9 +761,11 @@ static void test_kill(int runs, uint64_t *state) {
 int main(void) {
   const char *runs_text = getenv("OJO_CRASH_RUNS"), *seed_text = getenv("OJO_CRASH_SEED");
   uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : (uint64_t)time(NULL), state = seed;
+  setvbuf(stdout, NULL, _IOLBF, 0);
   printf("recorder: OJO_CRASH_SEED=%llu\n", (unsigned long long)seed);
   test_one_thread();
   test_end_of_chain();
+  for (int i = 0; i < 2 * JUMP_MODES - 1; i++) test_jumps(i / 2, i % 2);
   test_modes();
   test_shares();
   test_many_threads();
