@@ -2327,7 +2327,7 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   chunk->batch = 0;
   /* Relaxed atomics: a snapshot may look at a chunk that it then finds leased anew. */
   OJO__SET(&chunk->ordinal, counts->attempts);
-  chunk->lost = counts->lost;
+  OJO__SET(&chunk->lost, counts->lost);
   OJO__SET(&chunk->thread, (uint32_t)(thread - core->threads));
   OJO__SET(&chunk->level, (uint16_t)level);
   OJO__SET(&chunk->flags, 0);
@@ -3146,7 +3146,7 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
 /* ---- >>snapshot --------------------------------------------------------------------------------- */
 
 /* What the pool of a flight recorder holds at this moment becomes one file, and stays in the pool. The newest
- * three quarters of the pool's chunks are pinned at once, so that recorders at full speed, which go once
+ * three quarters of the chunks that may be taken are pinned at once, and all threads' newest, so that recorders at full speed, which go once
  * round the pool in milliseconds, cycle in the rest; older ones are pinned one by one as they are written, and
  * those that were overwritten by then are counted so. All under pass_lock, and in one thread; nothing here
  * allocates or takes another lock, so that a signal handler may do it when there is no flusher. */
@@ -3195,37 +3195,53 @@ static bool ojo__snapshot_note(struct ojo__core *core, uint32_t index, bool pin)
   return true;
 }
 
-/* The number that all but `most` of the leases now in force lie below. */
-static uint64_t ojo__snapshot_old(struct ojo__core *core, uint64_t end, uint32_t most) {
+/* Is a chunk the end of its level's chain, which nobody else takes while its thread lives? */
+static bool ojo__chain_end(struct ojo__core *core, uint64_t index) {
+  struct ojo__thread *thread = &core->threads[OJO__PEEK(&core->chunks[index].thread)];
+  return OJO__PEEK(&thread->level[OJO__PEEK(&core->chunks[index].level)].newest) == index + 1 &&
+         OJO__LOAD(&thread->state) == OJO__THREAD_LIVE;
+}
+
+/* *most: three quarters of the chunks that recorders may take. Returns the number that the leases of all but so
+ * many of them lie below. */
+static uint64_t ojo__snapshot_old(struct ojo__core *core, uint64_t end, uint32_t *most) {
+  uint32_t ends = 0;
   core->noted_count = 0;
   for (uint64_t i = 0; i < end; i++) {
     struct ojo__noted *n = &core->noted[core->noted_count];
     uint64_t lease = OJO__LOAD(&core->chunks[i].lease);
     if ((lease & OJO__STATE) == OJO__FREE) continue;
+    if (ojo__chain_end(core, i)) {
+      ends++;
+      continue;
+    }
     memset(n, 0, sizeof *n);
     n->ordinal = ojo__lease_number(lease); /* only to be sorted */
     core->noted_count++;
   }
-  if (core->noted_count <= most) return 0;
+  *most = core->chunk_count - ends;
+  *most -= (*most + 3) / 4;
+  if (core->noted_count <= *most) return 0;
   ojo__sort(core->noted, core->noted_count);
-  return core->noted[core->noted_count - most].ordinal;
+  return *most ? core->noted[core->noted_count - *most].ordinal : UINT64_MAX;
 }
 
 /* Notes the chunks in use, and pins the newest. Recorders may go round the pool while this goes through it, so
- * the chunks are taken as they are then, and the ends of all chains come last: nobody's newest are missed. */
+ * the chunks are taken as they are then, and the ends of all chains come last: nobody's newest are missed, unless
+ * there are so many that next to no chunk would be left to record into. */
 static void ojo__snapshot_list(struct ojo__core *core) {
   uint64_t end = OJO__LOAD(&core->pool->line_fresh[0]), entries = OJO__LOAD(&core->pool->threads_fresh);
-  uint32_t most = core->chunk_count - core->chunk_count / 4, pinned = 0;
-  uint64_t old = ojo__snapshot_old(core, end, most);
+  uint32_t most = 0, pinned = 0, all = core->chunk_count - (core->chunk_count + 7) / 8;
+  uint64_t old = ojo__snapshot_old(core, end, &most);
   core->noted_count = 0;
   for (uint32_t i = 0; i < end; i++) {
-    bool pin = pinned < most && ojo__lease_number(OJO__LOAD(&core->chunks[i].lease)) >= old;
+    bool pin = pinned < most && !ojo__chain_end(core, i) && ojo__lease_number(OJO__LOAD(&core->chunks[i].lease)) >= old;
     if (ojo__snapshot_note(core, i, pin) && pin) pinned++;
   }
   for (uint64_t i = 0; i < entries; i++)
     for (int k = 0; k < OJO__LEVELS && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE; k++) {
       uint64_t newest = OJO__PEEK(&core->threads[i].level[k].newest);
-      if (newest && pinned < most + core->chunk_count / 8 && ojo__snapshot_note(core, (uint32_t)(newest - 1), true))
+      if (newest && pinned < all && ojo__snapshot_note(core, (uint32_t)(newest - 1), true))
         pinned++;
     }
   ojo__sort(core->noted, core->noted_count);
@@ -3243,6 +3259,23 @@ static struct ojo__level ojo__untold(const struct ojo__level *level) {
   return copy;
 }
 
+/* What is in the chunk that a level fills was attempted too: its chunk may be overwritten before it is written. */
+static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chunk *chunk) {
+  uint64_t lease, attempts;
+  for (int i = 0; i < 100; i++) {
+    lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
+    uint32_t extra = OJO__PEEK(&chunk->extension_slots);
+    uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES, before = OJO__PEEK(&chunk->lost);
+    attempts = OJO__PEEK(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
+    if (level->seen_lost > before) attempts += level->seen_lost - before;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if ((lease & OJO__STATE) != OJO__LEASED) return; /* counted, or being overwritten */
+    if (OJO__PEEK(&chunk->lease) != lease || OJO__PEEK(&chunk->extension_slots) != extra) continue;
+    if (attempts > level->seen_attempts) level->seen_attempts = attempts;
+    return;
+  }
+}
+
 /* From here on no entry is retired; what was attempted and lost up to here is what this snapshot tells at least. */
 static void ojo__snapshot_begin(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
@@ -3258,6 +3291,8 @@ static void ojo__snapshot_begin(struct ojo__core *core) {
       if (i < entries && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_FREE) break;
       level->seen_lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
       level->seen_attempts = OJO__LOAD(&level->attempts); /* behind the losses: it counts them all */
+      uint64_t newest = i < entries && k < OJO__LEVELS ? OJO__PEEK(&level->newest) : 0;
+      if (newest) ojo__snapshot_newest(level, &core->chunks[newest - 1]);
     }
 }
 

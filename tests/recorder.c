@@ -104,7 +104,7 @@ static void audit(ojo_tracer *t, const char *what, unsigned cut) {
 }
 
 /* What one snapshot of a tracer that is at rest holds: all that was attempted, or that it is gone. */
-OJO__UNUSED static void rest(ojo_tracer *t, const char *what, uint64_t attempted, uint64_t batch) {
+static void rest(ojo_tracer *t, const char *what, uint64_t attempted, uint64_t batch) {
   check(ojo_snapshot(t, path) == OJO_OK, "%s: snapshot", what);
   audit(t, what, 0);
   ojo_stats stats = ojo_query_stats(t);
@@ -509,6 +509,67 @@ static void test_snapshots_while_recording(void) {
   check_remove(dir);
 }
 
+/* A pool with fewer chunks than there are threads: most is dropped or overwritten, and all of it is told. */
+static void test_tiny(uint64_t chunks, uint32_t writers) {
+  fresh();
+  ojo_tracer *t = open_recorder(chunks);
+  static struct work w[16];
+  pthread_t id[16];
+  uint64_t taken = 0, attempted = 0;
+  char what[64];
+  snprintf(what, sizeof what, "%u threads, %llu chunks", writers, (unsigned long long)chunks);
+  stop = 0;
+  for (uint32_t i = 0; i < writers; i++) {
+    w[i].t = t, w[i].flow = i + 1, w[i].done = 0;
+    if (pthread_create(&id[i], NULL, record_until, &w[i])) abort();
+  }
+  for (uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + 300000000u; ojo__clock_ns(CLOCK_MONOTONIC) < end; taken++) {
+    uint64_t before_it = 0, behind = 0;
+    struct work shorter = {t, 100, 5, 0};
+    if (taken % 4 == 0) run_thread(&shorter), attempted += 5;
+    for (uint32_t i = 0; i < writers; i++) before_it += OJO__LOAD(&w[i].done);
+    check(ojo_snapshot(t, path) == OJO_OK, "%s: snapshot %llu", what, (unsigned long long)taken);
+    for (uint32_t i = 0; i < writers; i++) behind += OJO__LOAD(&w[i].done) + 64;
+    struct tally *s = tally_snapshot(taken);
+    uint64_t told = s->total + s->dropped - attempted;
+    check(told >= before_it && told <= behind && s->bad_file + s->bad_payload + s->bad_ordinal == 0,
+          "%s: snapshot %llu tells %llu events, of %llu to %llu; %llu unsound, %llu torn, %llu ordinals", what,
+          (unsigned long long)taken, (unsigned long long)told, (unsigned long long)before_it, (unsigned long long)behind,
+          (unsigned long long)s->bad_file, (unsigned long long)s->bad_payload, (unsigned long long)s->bad_ordinal);
+    free(s);
+  }
+  OJO__STORE(&stop, 1);
+  for (uint32_t i = 0; i < writers; i++) pthread_join(id[i], NULL);
+  for (uint32_t i = 0; i < writers; i++) attempted += w[i].done;
+  rest(t, what, attempted, taken);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* Many idle threads, whose only chunks nobody takes, and one that is busy: it finds a chunk during snapshots. */
+static void test_idle_threads(void) {
+  enum { CHUNKS = 64, IDLE = 24 };
+  fresh();
+  ojo_tracer *t = open_recorder(CHUNKS);
+  static struct work w;
+  pthread_t id;
+  uint64_t taken = 0;
+  idle_start(t, IDLE);
+  stop = 0;
+  w.t = t, w.flow = 1, w.done = 0;
+  if (pthread_create(&id, NULL, record_until, &w)) abort();
+  usleep(50000);
+  for (; taken < 30; taken++) check(ojo_snapshot(t, path) == OJO_OK, "idle threads: snapshot");
+  OJO__STORE(&stop, 1);
+  pthread_join(id, NULL);
+  uint64_t dropped = ojo_query_stats(t).dropped;
+  check(dropped == 0, "idle threads: %llu dropped of %llu", (unsigned long long)dropped, (unsigned long long)w.done);
+  idle_end();
+  rest(t, "idle threads", w.done + IDLE, taken);
+  ojo_close(t);
+  check_remove(dir);
+}
+
 /* Handlers interrupt records, and record more than a chunk at times. */
 static ojo_tracer *handler_t;
 static __thread uint64_t handler_n;
@@ -770,6 +831,10 @@ int main(void) {
   test_shares();
   test_many_threads();
   test_snapshots_while_recording();
+  test_tiny(4, 8);
+  test_tiny(8, 3);
+  test_tiny(16, 16);
+  test_idle_threads();
   test_handlers();
   test_on_signal(false);
   test_on_signal(true);
