@@ -1140,6 +1140,7 @@ struct ojo__core {
   uint32_t crashed, signalled; /* a handler asks for a snapshot */
   uint32_t snapshotting; /* threads' entries are not retired meanwhile */
   uint64_t snapshots;
+  char beside[PATH_MAX + 64]; /* a snapshot's file while it is written. Not on the stack: a sigaltstack is small */
   bool kept; /* closed with events that could not be written: the pool stays, as after a crash */
   pid_t pid;
   pthread_t thread;
@@ -1875,7 +1876,8 @@ struct ojo__local {
   uint64_t busy[OJO__LEVELS];           /* markers of levels 1 and up, as ojo__hot.generation is of 0 */
   uint64_t serial;
   uintptr_t stack_low, stack_high;      /* of the thread's own stack; high 1: can't be known */
-  bool registered, evicted, crashing;
+  bool registered, evicted;
+  int crashing; /* the signal of a crash whose handler, from before ours, is being called */
 };
 #ifdef OJO_STATIC
 static OJO__TLS struct ojo__local ojo__local;
@@ -3340,7 +3342,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
 static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
-  char beside[PATH_MAX + 64];
+  char *beside = core->beside;
   size_t length = path ? strlen(path) : 0;
   ojo__batch_zero(core, ++core->snapshots | UINT64_C(1) << 62); /* no number of a batch */
   if (path) {
@@ -3425,7 +3427,8 @@ static bool ojo__snapshot(struct ojo__core *core, const char *path) {
   sigset_t before;
   pthread_mutex_lock(&core->pass_lock);
   ojo__pass_begin(core, &before);
-  bool ok = ojo__snapshot_locked(core, path);
+  errno = EBADF; /* closed since */
+  bool ok = core->t->abi == OJO_ABI && ojo__snapshot_locked(core, path);
   int error = errno;
   ojo__pass_end(core, &before);
   errno = error;
@@ -3461,8 +3464,9 @@ static void ojo__write_in_handler(struct ojo__core *core, const char *path) {
   if (pthread_mutex_trylock(&core->pass_lock) != 0) return;
   ojo__pass_begin(core, &before);
   core->mute = true;
-  if (ojo__recorder(core)) ojo__snapshot_locked(core, path);
-  else ojo__pass_locked(core, true);
+  bool open = core->t->abi == OJO_ABI; /* not closed since: ojo__close waits for the lock behind that */
+  if (open && ojo__recorder(core)) ojo__snapshot_locked(core, path);
+  else if (open) ojo__pass_locked(core, true);
   core->mute = false;
   ojo__pass_end(core, &before);
 }
@@ -3500,9 +3504,13 @@ static void ojo__on_signal(int signo, siginfo_t *info, void *context) {
 
 static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   int saved = errno;
+  /* A crash in the handler below is no news. While it is called its signal is blocked, unless it was left by a
+   * siglongjmp, which restored the mask. */
+  int crashing = ojo__local.crashing;
+  bool nested = crashing && sigismember(&((const ucontext_t *)context)->uc_sigmask, crashing) == 1;
   uint32_t tid = (uint32_t)syscall(SYS_gettid);
   uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__CRASH_WAIT_MS * 1000000u;
-  for (int wait = 0; wait < 2 && !ojo__local.crashing; wait++) /* first all are asked, then all are waited for */
+  for (int wait = 0; wait < 2 && !nested; wait++) /* first all are asked, then all are waited for */
     for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
       if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
       if (core->desc.no_thread) {
@@ -3520,9 +3528,9 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
         }
       }
     }
-  ojo__local.crashing = true; /* a crash in the handler below is no news */
+  if (!nested) ojo__local.crashing = signo;
   ojo__call_before(signo, info, context, true);
-  ojo__local.crashing = false;
+  if (!nested) ojo__local.crashing = 0;
   errno = saved;
 }
 
@@ -4668,8 +4676,14 @@ static ojo_result ojo__close(ojo_tracer *t) {
   pthread_mutex_lock(&ojo__lock);
   for (struct ojo__signal *one = ojo__signals; one; one = one->next)
     if (one->core == core) OJO__STORE(&one->core, (struct ojo__core *)NULL);
-  t->generation = 0;
-  t->abi = 0;
+  OJO__STORE(&t->generation, (uint64_t)0);
+  OJO__STORE(&t->abi, (uint64_t)0);
+  pthread_mutex_unlock(&ojo__lock);
+  if (OJO__PEEK(&core->pass_tid) != (uint32_t)syscall(SYS_gettid)) {
+    pthread_mutex_lock(&core->pass_lock); /* a snapshot that another thread's handler takes */
+    pthread_mutex_unlock(&core->pass_lock);
+  }
+  pthread_mutex_lock(&ojo__lock);
   ojo__release(core);
   OJO__STORE(&core->closed, ++ojo__closings);
   pthread_mutex_unlock(&ojo__lock);

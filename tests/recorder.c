@@ -662,6 +662,80 @@ static void test_on_signal(bool no_thread) {
   check_remove(dir);
 }
 
+/* Closed while handlers on other threads take snapshots. */
+static void *signal_until(void *argument) {
+  pthread_t *id = (pthread_t *)argument;
+  while (!OJO__LOAD(&stop)) {
+    pthread_kill(*id, SIGUSR2);
+    usleep(50);
+  }
+  return NULL;
+}
+static void *spin_until(void *unused) {
+  while (!OJO__LOAD(&stop)) sched_yield();
+  return unused;
+}
+static void test_close_while_signalled(void) {
+  pthread_t target, other;
+  fresh();
+  stop = 0;
+  ojo_tracer *t = NULL;
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+  d.buffer_bytes = 32 * 65536;
+  d.no_thread = true;
+  ojo_open(&t, &d);
+  ojo_snapshot_on_signal(t, SIGUSR2, path); /* installed before the first signal */
+  ojo_close(t);
+  if (pthread_create(&target, NULL, spin_until, NULL) || pthread_create(&other, NULL, signal_until, &target)) abort();
+  unsigned opened = 0;
+  for (uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + 500000000u; ojo__clock_ns(CLOCK_MONOTONIC) < end; opened++) {
+    if (ojo_open(&t, &d) != OJO_OK || ojo_snapshot_on_signal(t, SIGUSR2, path) != OJO_OK) abort();
+    record(t, 1, 0, 20000);
+    usleep(opened % 8 * 100);
+    if (ojo_close(t) != OJO_OK) abort();
+  }
+  OJO__STORE(&stop, 1);
+  pthread_join(other, NULL);
+  pthread_join(target, NULL);
+  check(opened > 0 && check_count(dir, "staging") == 0, "closed %u times while handlers took snapshots", opened);
+  check_remove(dir);
+}
+
+/* A handler from before that leaves by siglongjmp: the next crash is a crash all the same. */
+static void leave(int signo) {
+  (void)signo;
+  siglongjmp(jump, 1);
+}
+static void test_crash_twice(void) {
+  fresh();
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    ojo_tracer *t = NULL;
+    ojo_desc d;
+    memset(&d, 0, sizeof d);
+    d.dir = dir;
+    d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+    d.buffer_bytes = 16 * 65536;
+    signal(SIGSEGV, leave);
+    if (ojo_open(&t, &d) != OJO_OK || ojo_dump_on_crash(t) != OJO_OK) _exit(1);
+    for (volatile uint64_t i = 0; i < 3; i++) {
+      record(t, 1, i * 10, 10);
+      if (!sigsetjmp(jump, 1)) raise(SIGSEGV);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  check(WIFEXITED(status) && WEXITSTATUS(status) == 0 && check_count(dir, "output") == 3,
+        "three crashes that the program's handler survives: %u files, %x", check_count(dir, "output"), (unsigned)status);
+  check(ojo_recover(dir) == OJO_OK, "recovered");
+  check_remove(dir);
+}
+
 /* Crashes. What is in output/ when the child is gone was written by the handler. */
 static uint64_t spoil;
 static volatile sig_atomic_t crash_seen;
@@ -838,6 +912,8 @@ int main(void) {
   test_handlers();
   test_on_signal(false);
   test_on_signal(true);
+  test_close_while_signalled();
+  test_crash_twice();
   const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
   for (int i = 0; i < 5; i++) {
     test_crash(crashes[i], OJO_OVERFLOW_DROP_NEWEST, false, false);
