@@ -1009,6 +1009,7 @@ enum {
   OJO__CONTEXTS = 4,        /* tracers whose leases a thread keeps at hand */
   OJO__THREADS_MAX = 16384, /* that hold or queue chunks at one time */
   OJO__THREADS_AHEAD = 64,  /* thread entries populated ahead */
+  OJO__LOOK = 64,           /* of them looked at for the oldest chunk */
   OJO__ANCHORS_MAX = 4096,
   OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
   OJO__CHUNKS_MIN = 4,
@@ -1041,6 +1042,7 @@ struct ojo__level {
   uint64_t batch;
   uint64_t overwritten; /* flight recorder: as told in the file under way */
   uint64_t newest; /* the chain's end: index + 1. Owner */
+  uint64_t failed; /* times in a row that there was no chunk for it. Owner */
   uint64_t seen_attempts, seen_lost; /* flight recorder: when the snapshot under way began */
 };
 struct ojo__thread {
@@ -2199,9 +2201,11 @@ static uint64_t ojo__oldest_lease(struct ojo__core *core, struct ojo__thread *th
 /* A chunk to overwrite. By age alone one busy thread would erase the idle ones, so each keeps its share, half
  * of what an equal division among the living would give it: who has that takes its own oldest, or an older one
  * of a thread that ended; who has less takes from those that ended, else from the one that has most, else its
- * own. With many entries only a few are looked at each time, so that a chunk change stays short. */
-static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me) {
+ * own. With many entries only a few are looked at each time, so that a chunk change stays short; all of them for
+ * who would get no chunk else, but after many failures seldom, since then each record comes here. */
+static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me, const struct ojo__level *mine) {
   struct ojo__pool *pool = core->pool;
+  bool wide = !mine->newest && (mine->failed & (mine->failed - 1)) == 0;
   for (int round = 0; round < 16; round++) { /* another thread may take what we chose */
     uint64_t alive = OJO__PEEK(&pool->line_recorder[1]), share = core->chunk_count / (2 * (alive ? alive : 1));
     uint64_t entries = OJO__LOAD(&pool->threads_fresh), look = entries, most, oldest = UINT64_MAX;
@@ -2210,9 +2214,10 @@ static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me)
     uint64_t own = ojo__oldest_lease(core, me, &own_level), held = OJO__PEEK(&me->chunks);
     bool enough = own != UINT64_MAX && held >= 2 && held >= share;
     if (enough) look = !OJO__PEEK(&pool->line_recorder[2]) ? 0 : entries < 16 ? entries : 16;
+    else if (!wide && look > OJO__LOOK) look = OJO__LOOK;
     most = own == UINT64_MAX ? 1 : held > share ? held : share;
     uint64_t at = look ? __atomic_fetch_add(&pool->line_recorder[3], look, __ATOMIC_RELAXED) : 0;
-    for (uint64_t i = 0; i < look; i++) {
+    for (uint64_t i = 0; i < look && (i < OJO__LOOK || (!ended && !richest)); i++) {
       struct ojo__thread *thread = &core->threads[(at + i) % entries];
       uint32_t state = OJO__LOAD(&thread->state);
       if (state == OJO__THREAD_EXITED) {
@@ -2268,9 +2273,11 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thre
   if (index == OJO__NONE && level > 0)
     index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
   if (index != OJO__NONE || !ojo__recorder(core)) return index;
-  index = ojo__take_oldest(core, thread);
+  struct ojo__level *mine = &thread->level[level];
+  index = ojo__take_oldest(core, thread, mine);
   if (index == OJO__NONE && newest && ojo__overwrite(core, &core->chunks[newest - 1], false))
     index = (uint32_t)(newest - 1);
+  mine->failed = index == OJO__NONE ? mine->failed + 1 : 0;
   return index;
 }
 

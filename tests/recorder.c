@@ -570,6 +570,31 @@ static void test_idle_threads(void) {
   check_remove(dir);
 }
 
+/* 10,000 threads that each have the one chunk that nobody takes: who finds none does not look at all of them with
+ * every record, nor who changes its only chunk. The entries are made up. */
+static void test_entries_looked_at(void) {
+  enum { ENTRIES = 10000, RECORDS = 4000 };
+  fresh();
+  ojo_tracer *t = open_recorder(4);
+  struct ojo__core *core = t->core;
+  struct ojo__pool *pool = core->pool;
+  ojo__populate(core, core->threads, (ENTRIES + 1) * sizeof *core->threads);
+  idle_start(t, 4);
+  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].state = OJO__THREAD_LIVE, core->threads[i].chunks = 1;
+  pool->threads_fresh = ENTRIES;
+  OJO__ADD(&pool->line_recorder[1], ENTRIES - 4);
+  uint64_t from = pool->line_recorder[3];
+  record(t, 1, 0, RECORDS);
+  uint64_t looked = pool->line_recorder[3] - from;
+  check(looked < RECORDS * OJO__LOOK + 13 * ENTRIES, "without a chunk: %llu entries looked at for %d records",
+        (unsigned long long)looked, RECORDS);
+  check(ojo_query_stats(t).dropped == RECORDS, "without a chunk: all dropped");
+  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].state = OJO__THREAD_FREE, core->threads[i].chunks = 0;
+  idle_end();
+  ojo_close(t);
+  check_remove(dir);
+}
+
 /* Handlers interrupt records, and record more than a chunk at times. */
 static ojo_tracer *handler_t;
 static __thread uint64_t handler_n;
@@ -909,6 +934,7 @@ int main(void) {
   test_tiny(8, 3);
   test_tiny(16, 16);
   test_idle_threads();
+  test_entries_looked_at();
   test_handlers();
   test_on_signal(false);
   test_on_signal(true);
