@@ -1037,13 +1037,14 @@ enum {
   OJO__CONTEXTS = 4,        /* tracers whose leases a thread keeps at hand */
   OJO__THREADS_MAX = 16384, /* that hold or queue chunks at one time */
   OJO__THREADS_AHEAD = 64,  /* thread entries populated ahead */
+  OJO__LOOK = 64,           /* of them looked at for the oldest chunk */
   OJO__ANCHORS_MAX = 4096,
   OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
   OJO__CHUNKS_MIN = 4,
   OJO__SCHEMA_BYTES_MAX = 64 << 20,
   OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
   OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
-  OJO__POOL_VERSION = 2,    /* changes with any struct of the pool */
+  OJO__POOL_VERSION = 3,    /* changes with any struct of the pool */
   OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
   OJO__QUARANTINE = 32      /* closed tracers whose addresses are not used again yet */
 };
@@ -1051,7 +1052,7 @@ enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.
 /* The low 3 bits of ojo__chunk.lease: a state, and in a flight recorder perhaps a pin of a snapshot. PARKED:
  * taken off its chain to be overwritten, found pinned, and left to the snapshot to give back. */
 enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STATE = 3, OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
-enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2, OJO__THREAD_RETIRING = 3 };
+enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
 #define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
 #define OJO__NONE UINT32_MAX
@@ -1069,6 +1070,8 @@ struct ojo__level {
   uint64_t batch;
   uint64_t overwritten; /* flight recorder: as told in the file under way */
   uint64_t newest; /* the chain's end: index + 1. Owner */
+  uint64_t failed; /* times in a row that there was no chunk for it. Owner */
+  uint64_t seen_attempts, seen_lost; /* flight recorder: when the snapshot under way began */
 };
 struct ojo__thread {
   uint32_t number; /* unique in the trace; 0: entry is free */
@@ -1122,8 +1125,9 @@ struct ojo__pool {
     char name[64];
   } going;
   uint64_t overflow;        /* ojo_overflow */
-  uint64_t line_recorder[8]; /* flight recorder. [0]: events overwritten, [1]: threads alive, [2]: entries of
-                                threads that ended, [3]: where the search for the oldest of these goes on */
+  uint64_t line_recorder[8]; /* flight recorder. [1]: threads alive, [2]: entries of threads that ended, [3]: where
+                                the search for the oldest of these goes on, [4]: whose entry is being retired, a
+                                lock; [7]: likewise, once [5], [6] hold gone.events and gone.lost from before */
 };
 
 struct ojo__published { /* a batch in output/, for disk_bytes_max */
@@ -1169,8 +1173,9 @@ struct ojo__core {
   bool crash_safe, closing, recovering;
   bool dump, mute; /* ojo_dump_on_crash; in a signal handler: no logging */
   uint32_t crashed, signalled; /* a handler asks for a snapshot */
-  uint32_t snapshotting, retiring; /* threads' entries are not retired during a snapshot */
+  uint32_t snapshotting; /* threads' entries are not retired meanwhile */
   uint64_t snapshots;
+  char beside[PATH_MAX + 64]; /* a snapshot's file while it is written. Not on the stack: a sigaltstack is small */
   bool kept; /* closed with events that could not be written: the pool stays, as after a crash */
   pid_t pid;
   pthread_t thread;
@@ -1577,6 +1582,26 @@ static void ojo__emit_losses(struct ojo__core *core, struct ojo__level *level, s
   ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested,
                level->lost_harvested + level->overwritten);
 }
+/* Flight recorder: how many of a level's first `attempts` are neither told nor lost. They were overwritten. */
+static uint64_t ojo__untold_end(const struct ojo__level *level, uint64_t attempts) {
+  uint64_t lost = OJO__LOAD(&level->lost), told = level->ordinal_harvested;
+  if (lost > level->lost_harvested) told += lost - level->lost_harvested;
+  return attempts > told ? attempts - told : 0;
+}
+/* A run that tells of these: behind the last of the level's chunks, or without one. `now`: a raw time */
+static void ojo__emit_end(struct ojo__core *core, struct ojo__level *level, struct ojo__thread *thread, int index,
+                          uint64_t attempts, uint64_t now) {
+  uint64_t count = ojo__untold_end(level, attempts), first = ojo__to_ts(core, thread->first_raw), last = ojo__to_ts(core, now);
+  struct ojo__open_run run;
+  if (!count) return;
+  if (first < level->told_harvested) first = level->told_harvested;
+  ojo__run_begin(core, &run, thread, 0);
+  ojo__run_lost(core, &run, thread->number, count, first, last > first ? last : first, OJO_DROP_OVERWRITTEN);
+  level->ordinal_harvested += count;
+  level->overwritten += count;
+  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested,
+               level->lost_harvested + level->overwritten);
+}
 static void ojo__harvest_losses(struct ojo__core *core, struct ojo__thread *thread, int index) {
   struct ojo__level *level = &thread->level[index];
   if (OJO__LOAD(&level->lost) <= level->lost_harvested) return;
@@ -1760,7 +1785,12 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   struct ojo__pool *pool = dead->pool;
   *done = ojo__batch_done(dead, pool->open_batch); /* model: V5 */
   dead->noted_count = 0;
-  uint64_t threads = ojo__threads(dead);
+  uint64_t threads = ojo__threads(dead), retired = pool->overflow == OJO_OVERFLOW_DROP_OLDEST ? pool->line_recorder[7] : 0;
+  if (retired && retired <= threads && dead->threads[retired - 1].state != OJO__THREAD_FREE) {
+    pool->gone.events = pool->line_recorder[5]; /* see ojo__retire_ended: its entry tells them */
+    pool->gone.lost = pool->line_recorder[6];
+  }
+  pool->line_recorder[7] = 0;
   for (uint64_t i = 0; i <= threads; i++)
     for (int k = 0; k <= OJO__LEVELS; k++) {
       struct ojo__level *level = i < threads ? &dead->threads[i].level[k] : &pool->nobody;
@@ -1790,19 +1820,11 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   ojo__sort(dead->noted, dead->noted_count);
 }
 
-/* A flight recorder's (thread, level) of which no chunk is left. */
-static void ojo__emit_overwritten(struct ojo__core *core, struct ojo__level *level, struct ojo__thread *thread, int index) {
-  uint64_t lost = OJO__LOAD(&level->lost), attempts = OJO__LOAD(&level->attempts);
-  struct ojo__open_run run;
-  if (attempts <= lost) return;
-  uint64_t first_ts = ojo__to_ts(core, thread->first_raw), now = ojo__clock_ns(CLOCK_MONOTONIC) | OJO__NS_BIT;
-  uint64_t last_ts = ojo__to_ts(core, now);
-  ojo__run_begin(core, &run, thread, 0);
-  ojo__run_lost(core, &run, thread->number, attempts - lost, first_ts, last_ts > first_ts ? last_ts : first_ts,
-                OJO_DROP_OVERWRITTEN);
-  level->ordinal_harvested += attempts - lost;
-  level->overwritten += attempts - lost;
-  ojo__run_end(core, &run, thread->number, thread->tid, index, level->ordinal_harvested, level->overwritten);
+/* Events of a flight recorder's level that were overwritten, of which no chunk that is left tells. */
+static bool ojo__dead_end(const struct ojo__core *dead, uint64_t thread, int level) {
+  const struct ojo__thread *entry = &dead->threads[thread];
+  return dead->pool->overflow == OJO_OVERFLOW_DROP_OLDEST && level < OJO__LEVELS && entry->state != OJO__THREAD_FREE &&
+         ojo__untold_end(&entry->level[level], entry->level[level].attempts) != 0;
 }
 
 /* Takes all that ojo__dead_list found into the open file. */
@@ -1812,12 +1834,20 @@ static void ojo__dead_drain(struct ojo__core *dead) {
   for (uint64_t i = 0, threads = ojo__threads(dead); i < threads; i++)
     for (int k = 0; k <= OJO__LEVELS && dead->threads[i].state != OJO__THREAD_FREE; k++) {
       struct ojo__level *level = &dead->threads[i].level[k];
-      if (dead->pool->overflow == OJO_OVERFLOW_DROP_OLDEST && k < OJO__LEVELS && level->batch != dead->batch.number) {
+      if (ojo__dead_end(dead, i, k)) {
         ojo__level_enter(dead, level);
-        ojo__emit_overwritten(dead, level, &dead->threads[i], k);
+        ojo__emit_end(dead, level, &dead->threads[i], k, level->attempts, dead->threads[i].first_raw);
       }
       ojo__harvest_losses(dead, &dead->threads[i], k);
     }
+}
+
+/* Is there anything that recovery has to tell? */
+static OJO__UNUSED bool ojo__dead_any(struct ojo__core *dead) {
+  for (uint64_t i = 0, threads = ojo__threads(dead); i < threads; i++)
+    for (int k = 0; k < OJO__LEVELS; k++)
+      if (ojo__dead_end(dead, i, k)) return true;
+  return dead->noted_count != 0;
 }
 
 #ifdef __cplusplus
@@ -1935,7 +1965,8 @@ struct ojo__local {
   uint64_t busy[OJO__LEVELS];           /* markers of levels 1 and up, as ojo__hot.generation is of 0 */
   uint64_t serial;
   uintptr_t stack_low, stack_high;      /* of the thread's own stack; high 1: can't be known */
-  bool registered, evicted, crashing;
+  bool registered, evicted;
+  int crashing; /* the signal of a crash whose handler, from before ours, is being called */
 };
 #ifdef OJO_STATIC
 static OJO__TLS struct ojo__local ojo__local;
@@ -2169,39 +2200,46 @@ static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
 static bool ojo__recorder(const struct ojo__core *core) { return core->desc.overflow == OJO_OVERFLOW_DROP_OLDEST; }
 
 /* The last chunk of a thread that ended is gone: its counts go to pool->gone, its entry may be used again.
- * Its end and the taking of its last chunk may come together: one of them finds both done. */
+ * Its end and the taking of its last chunk may come together: one of them finds both done. One entry at a time:
+ * after a crash in between, what the pool notes in line_recorder takes half an addition back. An entry that comes
+ * meanwhile is retired with the next ones. No signal may cut it short. */
 static void ojo__retire_ended(struct ojo__core *core, struct ojo__thread *thread) {
   struct ojo__pool *pool = core->pool;
-  uint32_t state = OJO__THREAD_EXITED;
-  uint64_t events = 0, lost = 0;
-  /* seq_cst: the end stores the state, then loads the count; the taker subtracts, then loads the state. The count
-   * is loaded again behind the exchange: the entry may have been retired and had another life in between. */
-  bool ours = false;
-  __atomic_fetch_add(&core->retiring, 1, __ATOMIC_SEQ_CST); /* before snapshotting is loaded; a snapshot: the other way */
-  while (!ours) {
-    if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) || __atomic_load_n(&core->snapshotting, __ATOMIC_SEQ_CST) ||
-        !__atomic_compare_exchange_n(&thread->state, &state, OJO__THREAD_RETIRING, false, __ATOMIC_SEQ_CST,
-                                     __ATOMIC_SEQ_CST))
-      break;
-    ours = __atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0;
-    if (!ours) __atomic_store_n(&thread->state, OJO__THREAD_EXITED, __ATOMIC_SEQ_CST);
-  }
-  if (!ours) {
-    __atomic_fetch_sub(&core->retiring, 1, __ATOMIC_SEQ_CST);
+  uint64_t none = 0, mine = (uint64_t)(thread - core->threads) + 1, events = 0, lost = 0;
+  sigset_t all, before;
+  /* seq_cst: the end stores the state, then loads the count; the taker subtracts, then loads the state. */
+  if (__atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) ||
+      __atomic_load_n(&thread->state, __ATOMIC_SEQ_CST) != OJO__THREAD_EXITED)
     return;
+  sigfillset(&all);
+  sigdelset(&all, SIGTRAP); /* a debugger's */
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  if (__atomic_compare_exchange_n(&pool->line_recorder[4], &none, mine, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+    /* Again: the entry may have been retired and had another life in between. A snapshot does it the other way
+     * round: it says that it goes on, then waits for the lock. */
+    bool retired = __atomic_load_n(&thread->chunks, __ATOMIC_SEQ_CST) == 0 &&
+                   __atomic_load_n(&thread->state, __ATOMIC_SEQ_CST) == OJO__THREAD_EXITED &&
+                   !__atomic_load_n(&core->snapshotting, __ATOMIC_SEQ_CST);
+    for (int k = 0; retired && k <= OJO__LEVELS; k++) {
+      uint64_t n = OJO__LOAD(&thread->level[k].lost);
+      lost += n;
+      if (k < OJO__LEVELS) events += OJO__LOAD(&thread->level[k].attempts) - n;
+    }
+    if (retired) {
+      OJO__STORE(&pool->line_recorder[5], pool->gone.events);
+      OJO__STORE(&pool->line_recorder[6], pool->gone.lost);
+      OJO__STORE(&pool->line_recorder[7], mine);
+      OJO__STORE(&pool->gone.last_raw, ojo__raw_now(core->t));
+      OJO__STORE(&pool->gone.lost, pool->gone.lost + lost);
+      OJO__STORE(&pool->gone.events, pool->gone.events + events);
+      OJO__ADD(&pool->line_recorder[2], UINT64_MAX);
+      OJO__STORE(&thread->state, OJO__THREAD_FREE);
+      OJO__STORE(&pool->line_recorder[7], (uint64_t)0);
+    }
+    __atomic_store_n(&pool->line_recorder[4], (uint64_t)0, __ATOMIC_SEQ_CST);
+    if (retired) ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)(thread - core->threads));
   }
-  for (int k = 0; k <= OJO__LEVELS; k++) {
-    uint64_t n = OJO__LOAD(&thread->level[k].lost);
-    lost += n;
-    if (k < OJO__LEVELS) events += OJO__LOAD(&thread->level[k].attempts) - n;
-  }
-  OJO__SET(&pool->gone.last_raw, ojo__raw_now(core->t));
-  OJO__ADD(&pool->gone.lost, lost); /* a crash before the state is FREE: recovery tells these twice */
-  OJO__ADD(&pool->gone.events, events);
-  OJO__ADD(&pool->line_recorder[2], UINT64_MAX);
-  OJO__STORE(&thread->state, OJO__THREAD_FREE);
-  ojo__push(&pool->threads_free, OJO__THREAD_LINKS(core), (uint32_t)(thread - core->threads));
-  __atomic_fetch_sub(&core->retiring, 1, __ATOMIC_SEQ_CST);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Makes a chunk that is off its chain, or its chain's end and ours, free for us. False: it is pinned, and parked
@@ -2215,7 +2253,6 @@ static bool ojo__overwrite(struct ojo__core *core, struct ojo__chunk *chunk, boo
     /* Acquire: a snapshot's reads, which end with its release of the pin, come before our stores to the slots */
   } while (!__atomic_compare_exchange_n(&chunk->lease, &lease, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
   if (lease & OJO__PINNED) return false;
-  OJO__ADD(&core->pool->line_recorder[0], ojo__chunk_events(chunk));
   __atomic_fetch_sub(&core->pool->line_lease[1], 1, __ATOMIC_RELAXED);
   if (__atomic_fetch_sub(&thread->chunks, 1, __ATOMIC_SEQ_CST) == 1) ojo__retire_ended(core, thread);
   return true;
@@ -2258,9 +2295,11 @@ static uint64_t ojo__oldest_lease(struct ojo__core *core, struct ojo__thread *th
 /* A chunk to overwrite. By age alone one busy thread would erase the idle ones, so each keeps its share, half
  * of what an equal division among the living would give it: who has that takes its own oldest, or an older one
  * of a thread that ended; who has less takes from those that ended, else from the one that has most, else its
- * own. With many entries only a few are looked at each time, so that a chunk change stays short. */
-static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me) {
+ * own. With many entries only a few are looked at each time, so that a chunk change stays short; all of them for
+ * who would get no chunk else, but after many failures seldom, since then each record comes here. */
+static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me, const struct ojo__level *mine) {
   struct ojo__pool *pool = core->pool;
+  bool wide = !mine->newest && (mine->failed & (mine->failed - 1)) == 0;
   for (int round = 0; round < 16; round++) { /* another thread may take what we chose */
     uint64_t alive = OJO__PEEK(&pool->line_recorder[1]), share = core->chunk_count / (2 * (alive ? alive : 1));
     uint64_t entries = OJO__LOAD(&pool->threads_fresh), look = entries, most, oldest = UINT64_MAX;
@@ -2269,9 +2308,10 @@ static uint32_t ojo__take_oldest(struct ojo__core *core, struct ojo__thread *me)
     uint64_t own = ojo__oldest_lease(core, me, &own_level), held = OJO__PEEK(&me->chunks);
     bool enough = own != UINT64_MAX && held >= 2 && held >= share;
     if (enough) look = !OJO__PEEK(&pool->line_recorder[2]) ? 0 : entries < 16 ? entries : 16;
+    else if (!wide && look > OJO__LOOK) look = OJO__LOOK;
     most = own == UINT64_MAX ? 1 : held > share ? held : share;
     uint64_t at = look ? __atomic_fetch_add(&pool->line_recorder[3], look, __ATOMIC_RELAXED) : 0;
-    for (uint64_t i = 0; i < look; i++) {
+    for (uint64_t i = 0; i < look && (i < OJO__LOOK || (!ended && !richest)); i++) {
       struct ojo__thread *thread = &core->threads[(at + i) % entries];
       uint32_t state = OJO__LOAD(&thread->state);
       if (state == OJO__THREAD_EXITED) {
@@ -2309,6 +2349,9 @@ static void ojo__chain_append(struct ojo__core *core, struct ojo__level *level, 
 static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thread, int level) {
   struct ojo__pool *pool = core->pool;
   uint32_t shared = core->chunk_count - core->nested_count;
+  uint64_t newest = thread->level[level].newest; /* flight recorder: ours, and nobody else takes it */
+  if (newest && (OJO__LOAD(&core->chunks[newest - 1].lease) & OJO__STATE) == OJO__FREE)
+    return (uint32_t)(newest - 1); /* overwritten in its place, when a longjmp cut that short */
   uint32_t index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
   if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
     index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
@@ -2324,10 +2367,11 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thre
   if (index == OJO__NONE && level > 0)
     index = ojo__take_fresh(core, &pool->line_fresh[2], shared, core->nested_count, 0);
   if (index != OJO__NONE || !ojo__recorder(core)) return index;
-  index = ojo__take_oldest(core, thread);
-  uint64_t newest = thread->level[level].newest; /* ours, and nobody else takes it */
+  struct ojo__level *mine = &thread->level[level];
+  index = ojo__take_oldest(core, thread, mine);
   if (index == OJO__NONE && newest && ojo__overwrite(core, &core->chunks[newest - 1], false))
     index = (uint32_t)(newest - 1);
+  mine->failed = index == OJO__NONE ? mine->failed + 1 : 0;
   return index;
 }
 
@@ -2386,7 +2430,7 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   chunk->batch = 0;
   /* Relaxed atomics: a snapshot may look at a chunk that it then finds leased anew. */
   OJO__SET(&chunk->ordinal, counts->attempts);
-  chunk->lost = counts->lost;
+  OJO__SET(&chunk->lost, counts->lost);
   OJO__SET(&chunk->thread, (uint32_t)(thread - core->threads));
   OJO__SET(&chunk->level, (uint16_t)level);
   OJO__SET(&chunk->flags, 0);
@@ -2440,7 +2484,12 @@ static struct ojo__context *ojo__find_context(uint64_t generation) {
 static void ojo__leave(struct ojo__context *context) {
   if (context->generation && OJO__PEEK(&context->t->generation) == context->generation) {
     struct ojo__core *core = OJO__PEEK(&context->t->core);
-    for (int level = 0; core && level < OJO__LEVELS; level++) ojo__give_up(core, context, level);
+    for (int level = 0; core && level < OJO__LEVELS; level++) {
+      uint64_t newest = context->thread->level[level].newest;
+      bool cut = newest && (OJO__LOAD(&core->chunks[newest - 1].lease) & OJO__STATE) == OJO__FREE;
+      if (cut || context->lease[level].taking) ojo__change(core, context, level); /* a longjmp cut it short */
+      ojo__give_up(core, context, level);
+    }
   }
   if (ojo__local.hot == context) {
     ojo__local.hot = NULL;
@@ -2669,6 +2718,20 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
   __atomic_store_n(&chunk->committed, at + size, __ATOMIC_RELEASE);
 }
 
+/* A record was cut short by a longjmp, perhaps between the two stores that count its slots. */
+static void ojo__recount(int level) {
+  for (int i = 0; i < OJO__CONTEXTS; i++) {
+    struct ojo__context *c = &ojo__local.context[i];
+    if (!c->generation || c->t->generation != c->generation || c->lease[level].chunk == OJO__NONE_LEASED) continue;
+    struct ojo__chunk *chunk = c->lease[level].chunk;
+    uint64_t end = OJO__PEEK(&chunk->committed);
+    uint32_t extra = 0;
+    for (uint64_t at = 0, n; at < end; at += OJO_SLOT_BYTES * (1 + n), extra += (uint32_t)n)
+      n = ((const ojo_event *)(const void *)(c->lease[level].base + at))->type >> OJO_EXTENSION_SHIFT;
+    OJO__SET(&chunk->extension_slots, extra);
+  }
+}
+
 /* Every record that is not the inline fast path: no lease from this tracer yet, nested in another record,
  * or longer than a slot. */
 static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *frame) {
@@ -2677,10 +2740,11 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   uint64_t generation = OJO__PEEK(&t->generation), marker = ojo__hot.generation;
   uint64_t *word = &ojo__hot.generation;
   int level = 0;
+  bool cut = false;
   if (!generation || !core) return; /* closed meanwhile */
   for (; level < OJO__LEVELS; level++) { /* model: L1 */
     if (level) word = &ojo__local.busy[level], marker = *word;
-    if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
+    if (marker == 0 || marker >> 63 || (cut = ojo__dead(marker, frame))) break;
   }
   if (level == OJO__LEVELS) {
     struct ojo__context *context = ojo__find_context(generation);
@@ -2690,6 +2754,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
   }
   *word = (uint64_t)(uintptr_t)frame; /* model: L2. The marker, before any cursor is loaded: see ojo__record */
   OJO__COMPILER_BARRIER();
+  if (OJO__UNLIKELY(cut)) ojo__recount(level);
   struct ojo__context *context = ojo__find_context(generation);
   if (!context) context = ojo__new_context(t, core, generation, level);
   if (context) {
@@ -3210,7 +3275,7 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
 /* ---- >>snapshot --------------------------------------------------------------------------------- */
 
 /* What the pool of a flight recorder holds at this moment becomes one file, and stays in the pool. The newest
- * three quarters of the pool's chunks are pinned at once, so that recorders at full speed, which go once
+ * three quarters of the chunks that may be taken are pinned at once, and all threads' newest, so that recorders at full speed, which go once
  * round the pool in milliseconds, cycle in the rest; older ones are pinned one by one as they are written, and
  * those that were overwritten by then are counted so. All under pass_lock, and in one thread; nothing here
  * allocates or takes another lock, so that a signal handler may do it when there is no flusher. */
@@ -3259,37 +3324,53 @@ static bool ojo__snapshot_note(struct ojo__core *core, uint32_t index, bool pin)
   return true;
 }
 
-/* The number that all but `most` of the leases now in force lie below. */
-static uint64_t ojo__snapshot_old(struct ojo__core *core, uint64_t end, uint32_t most) {
+/* Is a chunk the end of its level's chain, which nobody else takes while its thread lives? */
+static bool ojo__chain_end(struct ojo__core *core, uint64_t index) {
+  struct ojo__thread *thread = &core->threads[OJO__PEEK(&core->chunks[index].thread)];
+  return OJO__PEEK(&thread->level[OJO__PEEK(&core->chunks[index].level)].newest) == index + 1 &&
+         OJO__LOAD(&thread->state) == OJO__THREAD_LIVE;
+}
+
+/* *most: three quarters of the chunks that recorders may take. Returns the number that the leases of all but so
+ * many of them lie below. */
+static uint64_t ojo__snapshot_old(struct ojo__core *core, uint64_t end, uint32_t *most) {
+  uint32_t ends = 0;
   core->noted_count = 0;
   for (uint64_t i = 0; i < end; i++) {
     struct ojo__noted *n = &core->noted[core->noted_count];
     uint64_t lease = OJO__LOAD(&core->chunks[i].lease);
     if ((lease & OJO__STATE) == OJO__FREE) continue;
+    if (ojo__chain_end(core, i)) {
+      ends++;
+      continue;
+    }
     memset(n, 0, sizeof *n);
     n->ordinal = ojo__lease_number(lease); /* only to be sorted */
     core->noted_count++;
   }
-  if (core->noted_count <= most) return 0;
+  *most = core->chunk_count - ends;
+  *most -= (*most + 3) / 4;
+  if (core->noted_count <= *most) return 0;
   ojo__sort(core->noted, core->noted_count);
-  return core->noted[core->noted_count - most].ordinal;
+  return *most ? core->noted[core->noted_count - *most].ordinal : UINT64_MAX;
 }
 
 /* Notes the chunks in use, and pins the newest. Recorders may go round the pool while this goes through it, so
- * the chunks are taken as they are then, and the ends of all chains come last: nobody's newest are missed. */
+ * the chunks are taken as they are then, and the ends of all chains come last: nobody's newest are missed, unless
+ * there are so many that next to no chunk would be left to record into. */
 static void ojo__snapshot_list(struct ojo__core *core) {
   uint64_t end = OJO__LOAD(&core->pool->line_fresh[0]), entries = OJO__LOAD(&core->pool->threads_fresh);
-  uint32_t most = core->chunk_count - core->chunk_count / 4, pinned = 0;
-  uint64_t old = ojo__snapshot_old(core, end, most);
+  uint32_t most = 0, pinned = 0, all = core->chunk_count - (core->chunk_count + 7) / 8;
+  uint64_t old = ojo__snapshot_old(core, end, &most);
   core->noted_count = 0;
   for (uint32_t i = 0; i < end; i++) {
-    bool pin = pinned < most && ojo__lease_number(OJO__LOAD(&core->chunks[i].lease)) >= old;
+    bool pin = pinned < most && !ojo__chain_end(core, i) && ojo__lease_number(OJO__LOAD(&core->chunks[i].lease)) >= old;
     if (ojo__snapshot_note(core, i, pin) && pin) pinned++;
   }
   for (uint64_t i = 0; i < entries; i++)
     for (int k = 0; k < OJO__LEVELS && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_LIVE; k++) {
       uint64_t newest = OJO__PEEK(&core->threads[i].level[k].newest);
-      if (newest && pinned < most + core->chunk_count / 8 && ojo__snapshot_note(core, (uint32_t)(newest - 1), true))
+      if (newest && pinned < all && ojo__snapshot_note(core, (uint32_t)(newest - 1), true))
         pinned++;
     }
   ojo__sort(core->noted, core->noted_count);
@@ -3299,12 +3380,49 @@ static void ojo__snapshot_list(struct ojo__core *core) {
 static struct ojo__level ojo__untold(const struct ojo__level *level) {
   struct ojo__level copy;
   memset(&copy, 0, sizeof copy);
-  copy.lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
+  copy.lost = level->seen_lost;
   copy.lost_first = OJO__PEEK(&level->lost_first);
   copy.lost_last = OJO__PEEK(&level->lost_last);
   copy.reason = OJO__PEEK(&level->reason);
-  copy.attempts = OJO__LOAD(&level->attempts);
+  copy.attempts = level->seen_attempts;
   return copy;
+}
+
+/* What is in the chunk that a level fills was attempted too: its chunk may be overwritten before it is written. */
+static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chunk *chunk) {
+  uint64_t lease, attempts;
+  for (int i = 0; i < 100; i++) {
+    lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
+    uint32_t extra = OJO__PEEK(&chunk->extension_slots);
+    uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES, before = OJO__PEEK(&chunk->lost);
+    attempts = OJO__PEEK(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
+    if (level->seen_lost > before) attempts += level->seen_lost - before;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if ((lease & OJO__STATE) != OJO__LEASED) return; /* counted, or being overwritten */
+    if (OJO__PEEK(&chunk->lease) != lease || OJO__PEEK(&chunk->extension_slots) != extra) continue;
+    if (attempts > level->seen_attempts) level->seen_attempts = attempts;
+    return;
+  }
+}
+
+/* From here on no entry is retired; what was attempted and lost up to here is what this snapshot tells at least. */
+static void ojo__snapshot_begin(struct ojo__core *core) {
+  struct ojo__pool *pool = core->pool;
+  __atomic_store_n(&core->snapshotting, 1, __ATOMIC_SEQ_CST);
+  for (int i = 0; __atomic_load_n(&pool->line_recorder[4], __ATOMIC_SEQ_CST) && i < 1000; i++) {
+    struct timespec wait = {0, 100000};
+    nanosleep(&wait, NULL);
+  }
+  uint64_t entries = OJO__LOAD(&pool->threads_fresh);
+  for (uint64_t i = 0; i <= entries; i++)
+    for (int k = 0; k <= OJO__LEVELS; k++) {
+      struct ojo__level *level = i == entries ? &pool->nobody : &core->threads[i].level[k];
+      if (i < entries && OJO__LOAD(&core->threads[i].state) == OJO__THREAD_FREE) break;
+      level->seen_lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
+      level->seen_attempts = OJO__LOAD(&level->attempts); /* behind the losses: it counts them all */
+      uint64_t newest = i < entries && k < OJO__LEVELS ? OJO__PEEK(&level->newest) : 0;
+      if (newest) ojo__snapshot_newest(level, &core->chunks[newest - 1]);
+    }
 }
 
 static void ojo__snapshot_room(struct ojo__core *core) {
@@ -3331,6 +3449,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
     }
     if (!any) continue;
     thread->level[first->level].batch = core->batch.number;
+    ojo__emit_end(core, &told, thread, (int)first->level, told.attempts, ojo__raw_now(core->t));
     ojo__emit_losses(core, &told, thread, (int)first->level);
   }
   for (uint64_t i = 0; i < entries; i++) /* those of whom no chunk is left */
@@ -3338,7 +3457,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
       struct ojo__thread *thread = &core->threads[i];
       if (thread->level[k].batch == core->batch.number) continue;
       told = ojo__untold(&thread->level[k]);
-      if (k < OJO__LEVELS) ojo__emit_overwritten(core, &told, thread, k);
+      if (k < OJO__LEVELS) ojo__emit_end(core, &told, thread, k, told.attempts, ojo__raw_now(core->t));
       ojo__emit_losses(core, &told, thread, k);
     }
   told = ojo__untold(&core->pool->nobody);
@@ -3351,7 +3470,7 @@ static void ojo__snapshot_events(struct ojo__core *core) {
 static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
-  char beside[PATH_MAX + 64];
+  char *beside = core->beside;
   size_t length = path ? strlen(path) : 0;
   ojo__batch_zero(core, ++core->snapshots | UINT64_C(1) << 62); /* no number of a batch */
   if (path) {
@@ -3366,11 +3485,7 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
     ojo__staging_create(core);
   }
   if (!b->error) {
-    __atomic_store_n(&core->snapshotting, 1, __ATOMIC_SEQ_CST);
-    for (int i = 0; i < 100 && __atomic_load_n(&core->retiring, __ATOMIC_SEQ_CST); i++) {
-      struct timespec wait = {0, 10000}; /* not for ever: a handler of ours may have interrupted the retirement */
-      nanosleep(&wait, NULL);
-    }
+    ojo__snapshot_begin(core);
     ojo__snapshot_list(core);
     ojo__anchor_take(core, true); /* after the limits were noted */
     ojo__snapshot_events(core);
@@ -3444,7 +3559,8 @@ static bool ojo__snapshot(struct ojo__core *core, const char *path) {
   sigset_t before;
   pthread_mutex_lock(&core->pass_lock);
   ojo__pass_begin(core, &before);
-  bool ok = ojo__snapshot_locked(core, path);
+  errno = EBADF; /* closed since */
+  bool ok = core->t->abi == OJO_ABI && ojo__snapshot_locked(core, path);
   int error = errno;
   ojo__pass_end(core, &before);
   errno = error;
@@ -3480,8 +3596,9 @@ static void ojo__write_in_handler(struct ojo__core *core, const char *path) {
   if (pthread_mutex_trylock(&core->pass_lock) != 0) return;
   ojo__pass_begin(core, &before);
   core->mute = true;
-  if (ojo__recorder(core)) ojo__snapshot_locked(core, path);
-  else ojo__pass_locked(core, true);
+  bool open = core->t->abi == OJO_ABI; /* not closed since: ojo__close waits for the lock behind that */
+  if (open && ojo__recorder(core)) ojo__snapshot_locked(core, path);
+  else if (open) ojo__pass_locked(core, true);
   core->mute = false;
   ojo__pass_end(core, &before);
 }
@@ -3533,9 +3650,13 @@ static ojo_result ojo__await(struct ojo__core *core, uint32_t mine, uint64_t beg
 
 static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   int saved = errno;
+  /* A crash in the handler below is no news. While it is called its signal is blocked, unless it was left by a
+   * siglongjmp, which restored the mask. */
+  int crashing = ojo__local.crashing;
+  bool nested = crashing && sigismember(&((const ucontext_t *)context)->uc_sigmask, crashing) == 1;
   uint32_t tid = (uint32_t)syscall(SYS_gettid);
   uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
-  for (int wait = 0; wait < 2 && !ojo__local.crashing; wait++) /* first all are asked, then all are waited for */
+  for (int wait = 0; wait < 2 && !nested; wait++) /* first all are asked, then all are waited for */
     for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
       if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
       if (core->desc.no_thread) {
@@ -3548,9 +3669,9 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
         ojo__await(core, core->crash_request, begun, OJO__CRASH_WAIT_MS);
       }
     }
-  ojo__local.crashing = true; /* a crash in the handler below is no news */
+  if (!nested) ojo__local.crashing = signo;
   ojo__call_before(signo, info, context, true);
-  ojo__local.crashing = false;
+  if (!nested) ojo__local.crashing = 0;
   errno = saved;
 }
 
@@ -3751,7 +3872,7 @@ static bool ojo__recover_write(struct ojo__core *dead) {
   /* model: V8. Only now that all is rolled back: its absence will say that nothing is left to roll back. */
   if (ojo__batch_name(pool, name)) unlinkat(dead->staging_fd, name, 0);
   bool ok = true;
-  if (dead->noted_count || ojo__losses_pending(dead)) {
+  if (ojo__dead_any(dead) || ojo__losses_pending(dead)) {
     ojo__anchor_take(dead, true); /* ticks since the last pass lie before it */
     ok = ojo__batch_room(dead);
     if (ok) ojo__dead_drain(dead);
@@ -4552,7 +4673,6 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   if (ojo__recorder(core)) {
     s.recorded = OJO__LOAD(&pool->gone.events);
     s.dropped += OJO__LOAD(&pool->gone.lost);
-    s.overwritten = OJO__LOAD(&pool->line_recorder[0]);
   }
   uint64_t threads = OJO__LOAD(&pool->threads_fresh);
   for (uint64_t i = 0; i < threads; i++) {
@@ -4564,10 +4684,14 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
     }
   }
   pthread_mutex_unlock(&core->retire_lock);
+  uint64_t held = 0, in_use = 0; /* counted, where a longjmp may cut a change of chunks short at any instruction */
   for (int part = 0; part < 2; part++)
-    for (uint64_t i = part ? shared : 0; i < ends[part]; i++)
-      if ((OJO__LOAD(&core->chunks[i].lease) & OJO__STATE) == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags))
-        s.recorded += ojo__chunk_events(&core->chunks[i]);
+    for (uint64_t i = part ? shared : 0; i < ends[part]; i++) {
+      uint64_t state = OJO__LOAD(&core->chunks[i].lease) & OJO__STATE, events = ojo__chunk_events(&core->chunks[i]);
+      if (state == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags)) s.recorded += events;
+      if (state != OJO__FREE) held += events, in_use++;
+    }
+  if (ojo__recorder(core)) s.overwritten = s.recorded > held ? s.recorded - held : 0;
   s.written = OJO__PEEK(&core->written);
   s.batches = OJO__PEEK(&pool->batches);
   s.bytes = OJO__PEEK(&core->bytes);
@@ -4576,7 +4700,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
   s.flush_ns_max = OJO__PEEK(&core->flush_ns_max);
   s.buffer_bytes = core->desc.buffer_bytes;
   s.chunks = core->chunk_count;
-  s.chunks_in_use = (uint32_t)OJO__PEEK(&pool->line_lease[1]);
+  s.chunks_in_use = (uint32_t)(ojo__recorder(core) ? in_use : OJO__PEEK(&pool->line_lease[1]));
   s.crash_safe = core->crash_safe;
   return s;
 }
@@ -4757,8 +4881,14 @@ static ojo_result ojo__close(ojo_tracer *t) {
   pthread_mutex_lock(&ojo__lock);
   for (struct ojo__signal *one = ojo__signals; one; one = one->next)
     if (one->core == core) OJO__STORE(&one->core, (struct ojo__core *)NULL);
-  OJO__STORE(&t->generation, 0); /* a thread may end meanwhile: it then stores into memory that is nobody's */
-  OJO__STORE(&t->abi, 0);
+  OJO__STORE(&t->generation, (uint64_t)0); /* a thread may end meanwhile: it then stores into memory that is nobody's */
+  OJO__STORE(&t->abi, (uint64_t)0);
+  pthread_mutex_unlock(&ojo__lock);
+  if (OJO__PEEK(&core->pass_tid) != (uint32_t)syscall(SYS_gettid)) {
+    pthread_mutex_lock(&core->pass_lock); /* a snapshot that another thread's handler takes */
+    pthread_mutex_unlock(&core->pass_lock);
+  }
+  pthread_mutex_lock(&ojo__lock);
   ojo__release(core);
   OJO__STORE(&core->closed, ++ojo__closings);
   pthread_mutex_unlock(&ojo__lock);

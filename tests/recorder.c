@@ -11,6 +11,8 @@
 #include "check.h"
 #include "tally.h"
 
+#include <setjmp.h>
+
 enum { CHUNK_EVENTS = 65536 / 24 };
 static char dir[256], path[512];
 
@@ -78,7 +80,6 @@ static void audit(ojo_tracer *t, const char *what, unsigned cut) {
     uint32_t chunks = 0;
     live += thread->state == OJO__THREAD_LIVE;
     ended += thread->state == OJO__THREAD_EXITED;
-    bad += thread->state == OJO__THREAD_RETIRING;
     for (int k = 0; k < OJO__LEVELS; k++) {
       uint64_t at = thread->level[k].chain & OJO__LIST_INDEX, last = 0, ordinal = 0;
       for (; at && bad < 9; last = at, at = core->chunks[at - 1].next, chunks++) {
@@ -103,7 +104,7 @@ static void audit(ojo_tracer *t, const char *what, unsigned cut) {
 }
 
 /* What one snapshot of a tracer that is at rest holds: all that was attempted, or that it is gone. */
-OJO__UNUSED static void rest(ojo_tracer *t, const char *what, uint64_t attempted, uint64_t batch) {
+static void rest(ojo_tracer *t, const char *what, uint64_t attempted, uint64_t batch) {
   check(ojo_snapshot(t, path) == OJO_OK, "%s: snapshot", what);
   audit(t, what, 0);
   ojo_stats stats = ojo_query_stats(t);
@@ -206,6 +207,140 @@ static void test_end_of_chain(void) {
   check_remove(dir);
 }
 
+struct work {
+  ojo_tracer *t;
+  uint32_t flow;
+  uint64_t count;
+  uint64_t done;
+};
+static void *record_some(void *argument) {
+  struct work *w = (struct work *)argument;
+  record(w->t, w->flow, 0, w->count);
+  w->done = w->count;
+  return NULL;
+}
+static void run_thread(struct work *w) {
+  pthread_t id;
+  if (pthread_create(&id, NULL, record_some, w)) abort();
+  pthread_join(id, NULL);
+}
+
+
+/* Threads that record one event each, of flow 20,000 and up, and idle. */
+static uint32_t idle_ready, idle_stop, idle_count;
+static pthread_t idle_id[512];
+static void *idle(void *argument) {
+  struct work *w = (struct work *)argument;
+  record(w->t, w->flow, 0, 1);
+  __atomic_add_fetch(&idle_ready, 1, __ATOMIC_SEQ_CST);
+  ojo__futex_wake(&idle_ready);
+  while (!OJO__LOAD(&idle_stop)) ojo__futex_wait(&idle_stop, 0, 1000000000);
+  return NULL;
+}
+static void idle_start(ojo_tracer *t, uint32_t count) {
+  static struct work w[512];
+  idle_ready = idle_stop = 0, idle_count = count;
+  for (uint32_t i = 0; i < count; i++) {
+    w[i].t = t, w[i].flow = 20000 + i;
+    if (pthread_create(&idle_id[i], NULL, idle, &w[i])) abort();
+  }
+  for (uint32_t n; (n = OJO__LOAD(&idle_ready)) < count;) ojo__futex_wait(&idle_ready, n, 1000000000);
+}
+static void idle_end(void) {
+  OJO__STORE(&idle_stop, 1);
+  ojo__futex_wake(&idle_stop);
+  for (uint32_t i = 0; i < idle_count; i++) pthread_join(idle_id[i], NULL);
+}
+
+/* A handler that leaves a record by siglongjmp, from every instruction of a change of chunks. */
+static sigjmp_buf jump;
+static void on_jump(int signo) {
+  (void)signo;
+  siglongjmp(jump, 1);
+}
+static void jump_soon(void) { raise(SIGUSR1); } /* behind the handler of SIGTRAP, which blocks it */
+__attribute__((noinline)) static void fill(ojo_tracer *t, uint64_t *n) { /* this thread's chunk */
+  do record(t, 1, (*n)++, 1);
+  while (OJO__PEEK(&ojo__hot.chunk->committed) <= OJO__CHUNK_LIMIT - OJO_SLOT_BYTES);
+}
+__attribute__((noinline)) static void record_trapped(ojo_tracer *t, uint64_t payload, bool extension) {
+  unsigned char bytes[48];
+  memset(bytes, 0, sizeof bytes);
+  for (int i = 0; i < 2; i++) memcpy(bytes + 24 * i + 16, &payload, 8);
+  trap_on();
+  if (extension) ojo_record_ext(t, 1, 0x010000, payload, bytes, sizeof bytes);
+  else ojo_record(t, 1, OJO_PACKET_SENT, payload);
+  trap_off();
+}
+/* Its frame lies below those of all records to come, which tells them that this one is over. */
+__attribute__((noinline)) static void record_below(ojo_tracer *t, uint64_t payload, bool extension) {
+  volatile unsigned char below[4096];
+  below[0] = 0;
+  record_trapped(t, payload, extension);
+  below[1] = below[0];
+}
+enum { JUMP_OWN, JUMP_IN_PLACE, JUMP_ENDED, JUMP_MODES };
+static void test_jumps(int mode, bool extension) {
+  static const char *const modes[] = {"its own oldest", "its only one", "that of a thread that ended"};
+  char what[128];
+  snprintf(what, sizeof what, "left by siglongjmp, %s%s", modes[mode], extension ? ", with an extension" : "");
+  if (!TRAPS) {
+    check_skip(what, "needs x86-64 without sanitizers");
+    return;
+  }
+  fresh();
+  ojo_tracer *t = open_recorder(mode == JUMP_IN_PLACE ? 4 : 256);
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_jump;
+  sigaction(SIGUSR1, &action, NULL);
+  trap_begin(jump_soon);
+  static volatile uint64_t n, others;
+  uint64_t more = 0;
+  static volatile unsigned cut;
+  n = others = 0, cut = 0;
+  if (mode == JUMP_IN_PLACE) { /* three threads that live as long as the test, and have the other chunks */
+    idle_start(t, 3);
+    others = 3;
+  }
+  for (trap_at = 1;; trap_at += mode == JUMP_OWN ? 2 : 7) { /* a sample of the longer ones */
+    fill(t, &more);
+    n = more;
+    if (mode == JUMP_ENDED) {
+      struct work one = {t, 100 + trap_at % 20000, 1, 0};
+      run_thread(&one);
+      others++;
+    }
+    trap_count = 0;
+    bool left = sigsetjmp(jump, 1) != 0;
+    if (!left) record_below(t, sealed(1, n), extension);
+    cut += left;
+    more = n + 1;
+    if (trap_count < trap_at) break;
+  }
+  signal(SIGTRAP, SIG_DFL);
+  signal(SIGUSR1, SIG_DFL);
+  check(cut > 50, "%s: %u times", what, cut);
+  check(ojo_snapshot(t, path) == OJO_OK, "%s: snapshot", what);
+  if (mode == JUMP_IN_PLACE) idle_end();
+  audit(t, what, cut / 4);
+  ojo_stats stats = ojo_query_stats(t);
+  struct tally *s = tally_snapshot(0);
+  uint64_t all = s->total + s->dropped, lost = stats.dropped;
+  check(all <= more + others && all >= more + others - cut && all >= stats.recorded, "%s: %llu of %llu events, %u cut", what,
+        (unsigned long long)all, (unsigned long long)(more + others), cut);
+  check(stats.recorded + lost == all && stats.overwritten + lost == s->dropped,
+        "%s: stats: %llu recorded, %llu dropped, %llu overwritten; %llu, %llu", what, (unsigned long long)stats.recorded,
+        (unsigned long long)lost, (unsigned long long)stats.overwritten, (unsigned long long)all,
+        (unsigned long long)s->dropped);
+  check(s->bad_file == 0 && s->bad_payload == 0 && s->bad_order == 0 && s->bad_ordinal == 0,
+        "%s: %llu unsound, %llu torn, %llu out of order, %llu ordinals", what, (unsigned long long)s->bad_file,
+        (unsigned long long)s->bad_payload, (unsigned long long)s->bad_order, (unsigned long long)s->bad_ordinal);
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
 static void test_one_thread(void) {
   fresh();
   ojo_tracer *t = open_recorder(16);
@@ -259,24 +394,6 @@ static void test_modes(void) {
   free(s);
   ojo_close(t);
   check_remove(dir);
-}
-
-struct work {
-  ojo_tracer *t;
-  uint32_t flow;
-  uint64_t count;
-  uint64_t done;
-};
-static void *record_some(void *argument) {
-  struct work *w = (struct work *)argument;
-  record(w->t, w->flow, 0, w->count);
-  w->done = w->count;
-  return NULL;
-}
-static void run_thread(struct work *w) {
-  pthread_t id;
-  if (pthread_create(&id, NULL, record_some, w)) abort();
-  pthread_join(id, NULL);
 }
 
 /* One busy thread does not erase what idle ones recorded; those that ended age as it does. */
@@ -392,6 +509,92 @@ static void test_snapshots_while_recording(void) {
   check_remove(dir);
 }
 
+/* A pool with fewer chunks than there are threads: most is dropped or overwritten, and all of it is told. */
+static void test_tiny(uint64_t chunks, uint32_t writers) {
+  fresh();
+  ojo_tracer *t = open_recorder(chunks);
+  static struct work w[16];
+  pthread_t id[16];
+  uint64_t taken = 0, attempted = 0;
+  char what[64];
+  snprintf(what, sizeof what, "%u threads, %llu chunks", writers, (unsigned long long)chunks);
+  stop = 0;
+  for (uint32_t i = 0; i < writers; i++) {
+    w[i].t = t, w[i].flow = i + 1, w[i].done = 0;
+    if (pthread_create(&id[i], NULL, record_until, &w[i])) abort();
+  }
+  for (uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + 300000000u; ojo__clock_ns(CLOCK_MONOTONIC) < end; taken++) {
+    uint64_t before_it = 0, behind = 0;
+    struct work shorter = {t, 100, 5, 0};
+    if (taken % 4 == 0) run_thread(&shorter), attempted += 5;
+    for (uint32_t i = 0; i < writers; i++) before_it += OJO__LOAD(&w[i].done);
+    check(ojo_snapshot(t, path) == OJO_OK, "%s: snapshot %llu", what, (unsigned long long)taken);
+    for (uint32_t i = 0; i < writers; i++) behind += OJO__LOAD(&w[i].done) + 64;
+    struct tally *s = tally_snapshot(taken);
+    uint64_t told = s->total + s->dropped - attempted;
+    check(told >= before_it && told <= behind && s->bad_file + s->bad_payload + s->bad_ordinal == 0,
+          "%s: snapshot %llu tells %llu events, of %llu to %llu; %llu unsound, %llu torn, %llu ordinals", what,
+          (unsigned long long)taken, (unsigned long long)told, (unsigned long long)before_it, (unsigned long long)behind,
+          (unsigned long long)s->bad_file, (unsigned long long)s->bad_payload, (unsigned long long)s->bad_ordinal);
+    free(s);
+  }
+  OJO__STORE(&stop, 1);
+  for (uint32_t i = 0; i < writers; i++) pthread_join(id[i], NULL);
+  for (uint32_t i = 0; i < writers; i++) attempted += w[i].done;
+  rest(t, what, attempted, taken);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* Many idle threads, whose only chunks nobody takes, and one that is busy: it finds a chunk during snapshots. */
+static void test_idle_threads(void) {
+  enum { CHUNKS = 64, IDLE = 24 };
+  fresh();
+  ojo_tracer *t = open_recorder(CHUNKS);
+  static struct work w;
+  pthread_t id;
+  uint64_t taken = 0;
+  idle_start(t, IDLE);
+  stop = 0;
+  w.t = t, w.flow = 1, w.done = 0;
+  if (pthread_create(&id, NULL, record_until, &w)) abort();
+  usleep(50000);
+  for (; taken < 30; taken++) check(ojo_snapshot(t, path) == OJO_OK, "idle threads: snapshot");
+  OJO__STORE(&stop, 1);
+  pthread_join(id, NULL);
+  uint64_t dropped = ojo_query_stats(t).dropped;
+  check(dropped == 0, "idle threads: %llu dropped of %llu", (unsigned long long)dropped, (unsigned long long)w.done);
+  idle_end();
+  rest(t, "idle threads", w.done + IDLE, taken);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* 10,000 threads that each have the one chunk that nobody takes: who finds none does not look at all of them with
+ * every record, nor who changes its only chunk. The entries are made up. */
+static void test_entries_looked_at(void) {
+  enum { ENTRIES = 10000, RECORDS = 4000 };
+  fresh();
+  ojo_tracer *t = open_recorder(4);
+  struct ojo__core *core = t->core;
+  struct ojo__pool *pool = core->pool;
+  ojo__populate(core, core->threads, (ENTRIES + 1) * sizeof *core->threads);
+  idle_start(t, 4);
+  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].state = OJO__THREAD_LIVE, core->threads[i].chunks = 1;
+  pool->threads_fresh = ENTRIES;
+  OJO__ADD(&pool->line_recorder[1], ENTRIES - 4);
+  uint64_t from = pool->line_recorder[3];
+  record(t, 1, 0, RECORDS);
+  uint64_t looked = pool->line_recorder[3] - from;
+  check(looked < RECORDS * OJO__LOOK + 13 * ENTRIES, "without a chunk: %llu entries looked at for %d records",
+        (unsigned long long)looked, RECORDS);
+  check(ojo_query_stats(t).dropped == RECORDS, "without a chunk: all dropped");
+  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].state = OJO__THREAD_FREE, core->threads[i].chunks = 0;
+  idle_end();
+  ojo_close(t);
+  check_remove(dir);
+}
+
 /* Handlers interrupt records, and record more than a chunk at times. */
 static ojo_tracer *handler_t;
 static __thread uint64_t handler_n;
@@ -481,6 +684,80 @@ static void test_on_signal(bool no_thread) {
   ojo_close(t);
   raise(SIGUSR1);
   check(before_calls == 4, "after ojo_close too");
+  check_remove(dir);
+}
+
+/* Closed while handlers on other threads take snapshots. */
+static void *signal_until(void *argument) {
+  pthread_t *id = (pthread_t *)argument;
+  while (!OJO__LOAD(&stop)) {
+    pthread_kill(*id, SIGUSR2);
+    usleep(50);
+  }
+  return NULL;
+}
+static void *spin_until(void *unused) {
+  while (!OJO__LOAD(&stop)) sched_yield();
+  return unused;
+}
+static void test_close_while_signalled(void) {
+  pthread_t target, other;
+  fresh();
+  stop = 0;
+  ojo_tracer *t = NULL;
+  ojo_desc d;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+  d.buffer_bytes = 32 * 65536;
+  d.no_thread = true;
+  ojo_open(&t, &d);
+  ojo_snapshot_on_signal(t, SIGUSR2, path); /* installed before the first signal */
+  ojo_close(t);
+  if (pthread_create(&target, NULL, spin_until, NULL) || pthread_create(&other, NULL, signal_until, &target)) abort();
+  unsigned opened = 0;
+  for (uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + 500000000u; ojo__clock_ns(CLOCK_MONOTONIC) < end; opened++) {
+    if (ojo_open(&t, &d) != OJO_OK || ojo_snapshot_on_signal(t, SIGUSR2, path) != OJO_OK) abort();
+    record(t, 1, 0, 20000);
+    usleep(opened % 8 * 100);
+    if (ojo_close(t) != OJO_OK) abort();
+  }
+  OJO__STORE(&stop, 1);
+  pthread_join(other, NULL);
+  pthread_join(target, NULL);
+  check(opened > 0 && check_count(dir, "staging") == 0, "closed %u times while handlers took snapshots", opened);
+  check_remove(dir);
+}
+
+/* A handler from before that leaves by siglongjmp: the next crash is a crash all the same. */
+static void leave(int signo) {
+  (void)signo;
+  siglongjmp(jump, 1);
+}
+static void test_crash_twice(void) {
+  fresh();
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    ojo_tracer *t = NULL;
+    ojo_desc d;
+    memset(&d, 0, sizeof d);
+    d.dir = dir;
+    d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+    d.buffer_bytes = 16 * 65536;
+    signal(SIGSEGV, leave);
+    if (ojo_open(&t, &d) != OJO_OK || ojo_dump_on_crash(t) != OJO_OK) _exit(1);
+    for (volatile uint64_t i = 0; i < 3; i++) {
+      record(t, 1, i * 10, 10);
+      if (!sigsetjmp(jump, 1)) raise(SIGSEGV);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  check(WIFEXITED(status) && WEXITSTATUS(status) == 0 && check_count(dir, "output") == 3,
+        "three crashes that the program's handler survives: %u files, %x", check_count(dir, "output"), (unsigned)status);
+  check(ojo_recover(dir) == OJO_OK, "recovered");
   check_remove(dir);
 }
 
@@ -644,16 +921,25 @@ static void test_kill(int runs, uint64_t *state) {
 int main(void) {
   const char *runs_text = getenv("OJO_CRASH_RUNS"), *seed_text = getenv("OJO_CRASH_SEED");
   uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : (uint64_t)time(NULL), state = seed;
+  setvbuf(stdout, NULL, _IOLBF, 0);
   printf("recorder: OJO_CRASH_SEED=%llu\n", (unsigned long long)seed);
   test_one_thread();
   test_end_of_chain();
+  for (int i = 0; i < 2 * JUMP_MODES - 1; i++) test_jumps(i / 2, i % 2);
   test_modes();
   test_shares();
   test_many_threads();
   test_snapshots_while_recording();
+  test_tiny(4, 8);
+  test_tiny(8, 3);
+  test_tiny(16, 16);
+  test_idle_threads();
+  test_entries_looked_at();
   test_handlers();
   test_on_signal(false);
   test_on_signal(true);
+  test_close_while_signalled();
+  test_crash_twice();
   const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
   for (int i = 0; i < 5; i++) {
     test_crash(crashes[i], OJO_OVERFLOW_DROP_NEWEST, false, false);
