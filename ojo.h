@@ -1615,6 +1615,8 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
                                              int level) {
   struct ojo__context *context = NULL;
   sigset_t all, before;
+  int cancel = 0;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* libc may allocate, and half an entry is lost */
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
   if (!ojo__local.registered) {
@@ -1642,6 +1644,7 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
     context->generation = generation;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_setcancelstate(cancel, NULL);
   return context;
 }
 
@@ -1665,7 +1668,7 @@ static void ojo__thread_exit(void *unused) {
 /* The bounds of this thread's own stack: [stack] for the main thread, else from the start of the mapping
  * that holds its thread-local storage up to that storage, which libc puts at the stack's top. (What lies
  * above it in the same mapping may be a sigaltstack.) Read with system calls alone: signal-safe,
- * as pthread_getattr_np is not. */
+ * as pthread_getattr_np is not, and no point of cancellation, as open and read are. */
 static void ojo__find_stack(void) {
   char text[4096], line[256];
   size_t used = 0;
@@ -1673,9 +1676,9 @@ static void ojo__find_stack(void) {
   int saved = errno;
   bool main_thread = syscall(SYS_gettid) == getpid();
   ojo__local.stack_high = 1;
-  int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return;
-  while ((got = read(fd, text, sizeof text)) > 0)
+  while ((got = (ssize_t)syscall(SYS_read, fd, text, sizeof text)) > 0)
     for (ssize_t i = 0; i < got; i++) {
       if (text[i] != '\n') {
         if (used < sizeof line - 1) line[used++] = text[i];
@@ -1694,7 +1697,7 @@ static void ojo__find_stack(void) {
       ojo__local.stack_low = main_thread ? bound[1] - ((uintptr_t)1 << 30) : bound[0]; /* it grows */
       ojo__local.stack_high = main_thread ? bound[1] : (uintptr_t)&ojo__local;
     }
-  close(fd);
+  syscall(SYS_close, fd);
   errno = saved;
 }
 
@@ -3743,8 +3746,7 @@ OJO_API uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_d
   return ojo__flow_open(t, ojo__raw(time), desc);
 }
 
-OJO_API ojo_result ojo_flush(ojo_tracer *t) {
-  if (!t || t->abi != OJO_ABI) return OJO_OK;
+static ojo_result ojo__flush(ojo_tracer *t) {
   struct ojo__core *core = t->core;
   if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
   if (core->desc.no_thread) return ojo__pass(core, true) ? OJO_OK : OJO_ERR_IO;
@@ -3760,6 +3762,15 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t) {
     if (now >= (end = ojo__deadline(end, now, (uint64_t)OJO__WAIT_MS * 1000000u))) return OJO_ERR_TIMEOUT;
     ojo__futex_wait(&core->done, done, end - now < 100000000u ? end - now : 100000000u);
   }
+}
+
+OJO_API ojo_result ojo_flush(ojo_tracer *t) {
+  int cancel = 0;
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* with no_thread it writes with a lock held */
+  ojo_result result = ojo__flush(t);
+  pthread_setcancelstate(cancel, NULL);
+  return result;
 }
 
 static ojo_result ojo__close(ojo_tracer *t) {
