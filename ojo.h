@@ -1484,8 +1484,10 @@ static void ojo__hand_off(struct ojo__core *core, struct ojo__thread *thread, in
                           struct ojo__chunk *chunk) {
   struct ojo__pool *pool = core->pool;
   uint64_t bytes = OJO__PEEK(&chunk->committed);
-  OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
+  /* In this order: a thread that is cancelled between them leaves a count too low, not one for which ojo_close
+   * would miss events. */
   OJO__SET(&chunk->flags, OJO__CHUNK_HANDED);
+  OJO__STORE(&thread->level[level].attempts, thread->level[level].attempts + ojo__chunk_events(chunk));
   uint64_t queued = __atomic_add_fetch(&pool->line_lease[2], bytes, __ATOMIC_SEQ_CST);
   ojo__push(&pool->line_full[0], OJO__CHUNK_LINKS(core), (uint32_t)(chunk - core->chunks));
   uint64_t in_use = OJO__PEEK(&pool->line_lease[1]);
