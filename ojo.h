@@ -519,7 +519,7 @@ struct ojo__chunk { /* a chunk's header: one cache line in the pool's dense arra
   uint32_t thread;    /* index into the pool's thread table */
   uint16_t level, flags;
   uint32_t next;      /* link of the free or full list: index + 1 */
-  uint32_t extension_slots; /* among the committed. Owner */
+  uint32_t extension_slots; /* among the committed: see ojo__chunk_events. Owner */
   uint64_t published, harvested, batch; /* flusher only */
 };
 struct ojo__lease { /* of one thread, for its hottest tracer, outside signal handlers */
@@ -1472,9 +1472,19 @@ static void ojo__wake_flusher(struct ojo__core *core) {
   if (__atomic_exchange_n(&core->sleeping, 0, __ATOMIC_SEQ_CST)) ojo__futex_wake(&core->wake);
 }
 
+/* extension_slots is one word that holds for two moments, so that a jump out of a record, between its two
+ * stores, leaves the right count: bits 0..11 the slots committed before the last record with an extension,
+ * 12..23 the extension slots among these, 24..31 that record's own, which count once it is committed. */
 static uint64_t ojo__chunk_events(const struct ojo__chunk *chunk) {
-  uint64_t slots = OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES, extra = OJO__PEEK(&chunk->extension_slots);
-  return slots > extra ? slots - extra : 0; /* another thread may see the second of two stores first */
+  uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES;
+  uint32_t word = OJO__PEEK(&chunk->extension_slots), extra = word >> 12 & 0xFFFu;
+  if (slots > (word & 0xFFFu)) extra += word >> 24;
+  return slots > extra ? slots - extra : 0; /* another thread may see a later record's word */
+}
+/* The word for a record of `extra` extension slots behind what is committed now. */
+static uint32_t ojo__extension_word(const struct ojo__chunk *chunk, uint32_t extra) {
+  uint32_t slots = (uint32_t)(OJO__PEEK(&chunk->committed) / OJO_SLOT_BYTES);
+  return extra << 24 | (slots - (uint32_t)ojo__chunk_events(chunk)) << 12 | slots;
 }
 
 /* Gives a chunk to the flusher. Its lease word stays LEASED until the flusher takes it off the list: a
@@ -1782,7 +1792,7 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
     memset((unsigned char *)(slot + 1) + r->length, 0, (size_t)extra * OJO_SLOT_BYTES - r->length);
   }
   if (r->pair) slot[1].ts = slot->ts;
-  else OJO__SET(&chunk->extension_slots, chunk->extension_slots + extra);
+  if (extra && !r->pair) OJO__SET(&chunk->extension_slots, ojo__extension_word(chunk, extra));
   /* Release: pairs with the flusher's and the recoverer's acquire; slots before it are whole. */
   __atomic_store_n(&chunk->committed, at + size, __ATOMIC_RELEASE);
 }
@@ -1800,6 +1810,7 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
     if (level) word = &ojo__local.busy[level], marker = *word;
     if (marker == 0 || marker >> 63 || ojo__dead(marker, frame)) break;
   }
+  bool cut = marker && !(marker >> 63); /* a jump left it: its record may have announced an extension */
   if (level == OJO__LEVELS) {
     struct ojo__context *context = ojo__find_context(generation);
     ojo__lose_shared(t, context ? &context->thread->level[OJO__LEVELS] : &core->pool->nobody, r->raw,
@@ -1817,6 +1828,8 @@ static void ojo__enter(ojo_tracer *t, const struct ojo__record *r, const void *f
       ojo__hot.base = context->lease[0].base;
       ojo__hot.chunk = context->lease[0].chunk;
     }
+    struct ojo__chunk *chunk = context->lease[level].chunk;
+    if (cut && chunk != OJO__NONE_LEASED) OJO__SET(&chunk->extension_slots, ojo__extension_word(chunk, 0));
     ojo__put(t, core, context, level, r);
   } else {
     ojo__lose_shared(t, &core->pool->nobody, r->raw, r->pair ? 2 : 1);
