@@ -1687,10 +1687,12 @@ static void ojo__find_stack(void) {
   ssize_t got;
   int saved = errno;
   bool main_thread = syscall(SYS_gettid) == getpid();
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before); /* a jump out of here would leave it unknown for good */
   ojo__local.stack_high = 1;
   int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  while ((got = (ssize_t)syscall(SYS_read, fd, text, sizeof text)) > 0)
+  while (fd >= 0 && (got = (ssize_t)syscall(SYS_read, fd, text, sizeof text)) > 0)
     for (ssize_t i = 0; i < got; i++) {
       if (text[i] != '\n') {
         if (used < sizeof line - 1) line[used++] = text[i];
@@ -1709,8 +1711,9 @@ static void ojo__find_stack(void) {
       ojo__local.stack_low = main_thread ? bound[1] - ((uintptr_t)1 << 30) : bound[0]; /* it grows */
       ojo__local.stack_high = main_thread ? bound[1] : (uintptr_t)&ojo__local;
     }
-  syscall(SYS_close, fd);
+  if (fd >= 0) syscall(SYS_close, fd);
   errno = saved;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Is a marker's record over, left by a longjmp? Stacks grow down and a handler's frames lie below those
