@@ -27,7 +27,7 @@ AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(na
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
-TEST_PROGRAMS := unit api types golden reader stress crash kill_steps faults
+TEST_PROGRAMS := unit api types golden reader stress crash kill_steps faults process
 TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh
 ASAN_PROGRAMS := unit api reader stress faults
 TSAN_PROGRAMS := stress
