@@ -29,7 +29,7 @@ LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader stress crash kill_steps faults process
 TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh readme.sh
-ASAN_PROGRAMS := unit api reader stress faults
+ASAN_PROGRAMS := unit api reader stress faults process
 TSAN_PROGRAMS := stress
 
 ASAN_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -1891,7 +1891,7 @@ OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
 /* Thread entries ever used. Never more than the table has, whoever writes to a dead tracer's pool. */
 static uint64_t ojo__threads(const struct ojo__core *core) {
   uint64_t fresh = OJO__LOAD(&core->pool->threads_fresh);
-  return fresh < OJO__THREADS_MAX ? fresh : OJO__THREADS_MAX;
+  return fresh < (uint64_t)OJO__THREADS_MAX ? fresh : (uint64_t)OJO__THREADS_MAX;
 }
 
 static bool ojo__batch_failed(struct ojo__core *core, const char *step) {

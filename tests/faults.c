@@ -358,7 +358,7 @@ static void open_failing(bool dead) {
     check(done || names || check_count(dir, "staging") == 0, "%s: something is left in staging/", what);
     if (counts[0] + counts[1]) check_flows(what, 2, flows, counts);
     if (done) break;
-    if (names) check_run(NULL, "rm -f /dev/shm/ojo_*");
+    if (names) free(check_run(NULL, "rm -f /dev/shm/ojo_*"));
   }
   printf("open%s: %llu calls made to fail in turn: %u times an error, %u times a tracer\n",
          dead ? " over a dead pool" : "", (unsigned long long)n - 1, failed, opened);
@@ -390,7 +390,7 @@ static void test_recover_failing(void) {
     check_flows(what, 1, &flow, &count);
     check_files(what, count, 0);
     if (done) break;
-    check_run(NULL, "rm -f /dev/shm/ojo_*");
+    free(check_run(NULL, "rm -f /dev/shm/ojo_*"));
   }
   printf("recover: %llu calls made to fail in turn\n", (unsigned long long)n - 1);
   check(n > 20, "recover: %llu calls", (unsigned long long)n);
@@ -431,7 +431,7 @@ static void flush_failing(bool closing) {
       check_files(what, attempted(), 0);
     }
     if (done) break;
-    check_run(NULL, "rm -f /dev/shm/ojo_*");
+    free(check_run(NULL, "rm -f /dev/shm/ojo_*"));
   }
   printf("%s: %llu calls made to fail in turn\n", closing ? "close" : "flush", (unsigned long long)n - 1);
   check(n > 5, "%llu calls", (unsigned long long)n);
@@ -855,7 +855,7 @@ static void test_escaping_name(void) {
     munmap(pool, bytes);
     ojo_recover(dir);
     check(victim_well(), "escaping name %s: the victim is left alone", names[i]);
-    check_run(NULL, "rm -f /dev/shm/*");
+    free(check_run(NULL, "rm -f /dev/shm/ojo_*"));
     unlink(victim);
   }
 }
@@ -915,7 +915,7 @@ static void test_hostile_writer(void) {
     waitpid(writer, NULL, 0);
     munmap(pool, bytes);
     munmap(go, 4096);
-    check_run(NULL, "rm -f /dev/shm/ojo_*");
+    free(check_run(NULL, "rm -f /dev/shm/ojo_*"));
   }
   printf("hostile writer: %llu pools\n", (unsigned long long)rounds);
   check(rounds > 3, "hostile writer: %llu rounds", (unsigned long long)rounds);
