@@ -3064,7 +3064,7 @@ static bool ojo__pool_lost(int fd, const char *name, const struct stat *st, time
 }
 
 /* Removes pools without a link: their owners died between the creation of the two, and recorded nothing.
- * Those being created now are told by their age. Tells of pools without a directory. */
+ * Those being created now are told by their age. ojo_recover, not each ojo_open, tells of lost pools. */
 static void ojo__remove_unborn(struct ojo__core *opener) {
   char where[PATH_MAX], path[PATH_MAX] = "", name[80] = "";
   unsigned lost = 0;
@@ -3085,7 +3085,7 @@ static void ojo__remove_unborn(struct ojo__core *opener) {
       unborn = fstat(fd, &st) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)) &&
                (i == 1 || flock(fd, LOCK_EX | LOCK_NB) == 0);
     if (unborn) unlinkat(dirfd(dir), entry->d_name, 0);
-    else if (mine && magic && ojo__pool_lost(fd, entry->d_name, &st, now.tv_sec, where)) {
+    else if (!opener->t && mine && magic && ojo__pool_lost(fd, entry->d_name, &st, now.tv_sec, where)) {
       if (!lost++) {
         memcpy(path, where, sizeof path);
         snprintf(name, sizeof name, "%.79s", entry->d_name);
