@@ -27,9 +27,9 @@ AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(na
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
-TEST_PROGRAMS := unit api types golden reader interleave stress crash recorder kill_steps faults
+TEST_PROGRAMS := unit api types golden reader interleave stress crash recorder kill_steps faults process
 TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh readme.sh
-ASAN_PROGRAMS := unit api reader stress recorder faults
+ASAN_PROGRAMS := unit api reader stress recorder faults process
 TSAN_PROGRAMS := stress recorder
 
 ASAN_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -2540,6 +2540,8 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
                                              int level) {
   struct ojo__context *context = NULL;
   sigset_t all, before;
+  int cancel = 0;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* libc may allocate, and half an entry is lost */
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
   if (!ojo__local.registered) {
@@ -2568,6 +2570,7 @@ static struct ojo__context *ojo__new_context(ojo_tracer *t, struct ojo__core *co
     context->generation = generation;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_setcancelstate(cancel, NULL);
   return context;
 }
 
@@ -2601,17 +2604,19 @@ static void ojo__thread_exit(void *unused) {
 /* The bounds of this thread's own stack: [stack] for the main thread, else from the start of the mapping
  * that holds its thread-local storage up to that storage, which libc puts at the stack's top. (What lies
  * above it in the same mapping may be a sigaltstack.) Read with system calls alone: signal-safe,
- * as pthread_getattr_np is not. */
+ * as pthread_getattr_np is not, and no point of cancellation, as open and read are. */
 static void ojo__find_stack(void) {
   char text[4096], line[256];
   size_t used = 0;
   ssize_t got;
   int saved = errno;
   bool main_thread = syscall(SYS_gettid) == getpid();
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before); /* a jump out of here would leave it unknown for good */
   ojo__local.stack_high = 1;
-  int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  while ((got = read(fd, text, sizeof text)) > 0)
+  int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  while (fd >= 0 && (got = (ssize_t)syscall(SYS_read, fd, text, sizeof text)) > 0)
     for (ssize_t i = 0; i < got; i++) {
       if (text[i] != '\n') {
         if (used < sizeof line - 1) line[used++] = text[i];
@@ -2630,8 +2635,9 @@ static void ojo__find_stack(void) {
       ojo__local.stack_low = main_thread ? bound[1] - ((uintptr_t)1 << 30) : bound[0]; /* it grows */
       ojo__local.stack_high = main_thread ? bound[1] : (uintptr_t)&ojo__local;
     }
-  close(fd);
+  if (fd >= 0) syscall(SYS_close, fd);
   errno = saved;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Is a marker's record over, left by a longjmp? Stacks grow down and a handler's frames lie below those
@@ -4007,24 +4013,24 @@ static ojo_result ojo__recover_link(struct ojo__core *opener, const char *link) 
   return result;
 }
 
-/* A dead tracer's pool of this directory, as its path says, without a link in it: the directory was deleted and
- * made anew, or it is another container's that shares /dev/shm. It holds memory; but what it holds is not ours
- * to throw away, nor to take into a directory that has the same name by chance. */
-static bool ojo__pool_lost(struct ojo__core *opener, int fd, const char *name, const struct stat *st, time_t now) {
+/* A dead tracer's pool whose directory, or link in it, is not here: deleted, or in another container that
+ * shares /dev/shm. Nobody here will recover it, and it holds memory; but what it holds is not ours to throw
+ * away, nor to take into a directory that has the same name by chance. */
+static bool ojo__pool_lost(int fd, const char *name, const struct stat *st, time_t now, char where[PATH_MAX]) {
   struct ojo__pool head;
-  char link[64];
+  char link[PATH_MAX + 64];
   if (st->st_ctime + 60 >= now || pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head) return false;
-  if (memcmp(head.magic, "ojopool", 8) != 0 || head.version != OJO__POOL_VERSION) return false;
-  head.dir[PATH_MAX - 1] = 0;
-  snprintf(link, sizeof link, "pool_%.32s.link", name + 37);
-  return opener->path[0] && strcmp(head.dir, opener->path) == 0 &&
-         faccessat(opener->staging_fd, link, F_OK, 0) != 0 && errno == ENOENT && flock(fd, LOCK_SH | LOCK_NB) == 0;
+  if (memcmp(head.magic, "ojopool", 8) != 0 || head.version != OJO__POOL_VERSION || head.dir[0] != '/') return false;
+  memcpy(where, head.dir, PATH_MAX);
+  where[PATH_MAX - 1] = 0;
+  snprintf(link, sizeof link, "%s/staging/pool_%.32s.link", where, name + 37);
+  return access(link, F_OK) != 0 && errno == ENOENT && flock(fd, LOCK_SH | LOCK_NB) == 0;
 }
 
 /* Removes pools without a link: their owners died between the creation of the two, and recorded nothing.
- * Those being created now are told by their age. Tells of those of this directory that hold events. */
+ * Those being created now are told by their age. ojo_recover, not each ojo_open, tells of lost pools. */
 static void ojo__remove_unborn(struct ojo__core *opener) {
-  char name[80] = "";
+  char where[PATH_MAX], path[PATH_MAX] = "", name[80] = "";
   unsigned lost = 0;
   unsigned long long kib = 0;
   DIR *dir = opendir("/dev/shm");
@@ -4043,17 +4049,20 @@ static void ojo__remove_unborn(struct ojo__core *opener) {
       unborn = fstat(fd, &st) == 0 && (st.st_size == 0 || (pread(fd, &magic, 1, 0) == 1 && magic == 0)) &&
                (i == 1 || flock(fd, LOCK_EX | LOCK_NB) == 0);
     if (unborn) unlinkat(dirfd(dir), entry->d_name, 0);
-    else if (mine && magic && ojo__pool_lost(opener, fd, entry->d_name, &st, now.tv_sec)) {
-      if (!lost++) snprintf(name, sizeof name, "%.79s", entry->d_name);
+    else if (!opener->t && mine && magic && ojo__pool_lost(fd, entry->d_name, &st, now.tv_sec, where)) {
+      if (!lost++) {
+        memcpy(path, where, sizeof path);
+        snprintf(name, sizeof name, "%.79s", entry->d_name);
+      }
       kib += (unsigned long long)st.st_blocks / 2;
     }
     close(fd);
   }
   if (dir) closedir(dir);
   if (lost) /* an empty link is enough: its name implies the pool's */
-    ojo__log(opener, "%s: %u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in staging/: "
-             "/dev/shm/%s. Delete it; or create staging/pool_%s.link, empty, and recover", opener->path, lost, kib, name,
-             name + 37);
+    ojo__log(opener, "%u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in "
+             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and recover DIR",
+             lost, kib, name, path, name + 37);
 }
 
 static ojo_result ojo__recover_all(struct ojo__core *opener) {
@@ -4838,8 +4847,7 @@ OJO_API ojo_result ojo_dump_on_crash(ojo_tracer *t) {
   return ok ? OJO_OK : OJO_ERR_ARGUMENT;
 }
 
-OJO_API ojo_result ojo_flush(ojo_tracer *t) {
-  if (!t || t->abi != OJO_ABI) return OJO_OK;
+static ojo_result ojo__flush(ojo_tracer *t) {
   struct ojo__core *core = t->core;
   if (ojo__recorder(core)) return OJO_ERR_MODE;
   if (OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid)) return OJO_ERR_MODE;
@@ -4847,6 +4855,15 @@ OJO_API ojo_result ojo_flush(ojo_tracer *t) {
   uint32_t mine = __atomic_add_fetch(&core->requested, 1, __ATOMIC_SEQ_CST);
   ojo__wake_flusher(core);
   return ojo__await(core, mine, ojo__clock_ns(CLOCK_MONOTONIC), OJO__WAIT_MS);
+}
+
+OJO_API ojo_result ojo_flush(ojo_tracer *t) {
+  int cancel = 0;
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* with no_thread it writes with a lock held */
+  ojo_result result = ojo__flush(t);
+  pthread_setcancelstate(cancel, NULL);
+  return result;
 }
 
 static ojo_result ojo__close(ojo_tracer *t) {

@@ -215,8 +215,9 @@ struct outcome {
 };
 static struct outcome *outcome; /* shared with the children */
 static char dir[256];           /* the test's scratch directory */
+static const char *run_part;    /* the program's name */
 
-static bool write_text(const char *path, const char *text) {
+OJO__UNUSED static bool write_text(const char *path, const char *text) {
   int fd = open(path, O_WRONLY | O_CLOEXEC);
   bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
   if (fd >= 0) close(fd);
@@ -250,7 +251,7 @@ static void run(const char *name, void (*test)(void), const char *shm) {
   struct outcome before = *outcome;
   struct timespec start, end;
   clock_gettime(CLOCK_MONOTONIC, &start);
-  check_directory("faults", dir, sizeof dir);
+  check_directory(run_part, dir, sizeof dir);
   fflush(stdout);
   fflush(stderr);
   pid_t child = fork();
@@ -280,30 +281,31 @@ static void run(const char *name, void (*test)(void), const char *shm) {
          (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
   check_remove(dir);
 }
-static void run_begin(void) {
+static void run_begin(const char *part) {
+  run_part = part;
   outcome = (struct outcome *)mmap(NULL, sizeof *outcome, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (outcome == MAP_FAILED) abort();
   setvbuf(stdout, NULL, _IOLBF, 0);
 }
-static int run_end(const char *part) {
+static int run_end(void) {
   check__passed += outcome->passed;
   check__failed += outcome->failed;
   check__skipped += outcome->skipped;
   munmap(outcome, sizeof *outcome);
-  return check_end(part);
+  return check_end(run_part);
 }
 
 /* ---- what the tests share ---- */
 
 static uint32_t log_lines;
 static char log_last[1024];
-static void keep_line(void *user, const char *line) {
+OJO__UNUSED static void keep_line(void *user, const char *line) {
   (void)user;
   __atomic_fetch_add(&log_lines, 1, __ATOMIC_ACQ_REL);
   snprintf(log_last, sizeof log_last, "%s", line);
   if (getenv("OJO_FAULTS_LOG")) printf("  log: %s\n", line);
 }
-static ojo_desc desc_default(void) {
+OJO__UNUSED static ojo_desc desc_default(void) {
   ojo_desc d;
   memset(&d, 0, sizeof d);
   d.dir = dir;
@@ -314,7 +316,7 @@ static ojo_desc desc_default(void) {
   log_last[0] = 0;
   return d;
 }
-static ojo_tracer *open_tracer(const ojo_desc *d) {
+OJO__UNUSED static ojo_tracer *open_tracer(const ojo_desc *d) {
   ojo_tracer *t = NULL;
   ojo_result result = ojo_open(&t, d);
   if (!check(result == OJO_OK && t, "open: %s (%s)", ojo_result_string(result), log_last)) {
@@ -325,12 +327,12 @@ static ojo_tracer *open_tracer(const ojo_desc *d) {
 }
 
 static uint64_t attempts[FLOWS]; /* per flow: the next sequence number */
-static uint64_t attempted(void) {
+OJO__UNUSED static uint64_t attempted(void) {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < FLOWS; i++) sum += attempts[i];
   return sum;
 }
-static void record(ojo_tracer *t, uint32_t flow, uint64_t count) {
+OJO__UNUSED static void record(ojo_tracer *t, uint32_t flow, uint64_t count) {
   for (uint64_t i = 0; i < count; i++) ojo_record(t, flow, OJO_PACKET_SENT, sealed(flow, attempts[flow]++));
 }
 struct recording {
@@ -338,13 +340,13 @@ struct recording {
   uint32_t flow;
   uint64_t count;
 };
-static void *record_in_thread(void *argument) {
+OJO__UNUSED static void *record_in_thread(void *argument) {
   struct recording *r = (struct recording *)argument;
   record(r->t, r->flow, r->count);
   return NULL;
 }
 /* Threads first..first + threads - 1 record `count` events each, on flows of their numbers. */
-static void record_threads(ojo_tracer *t, uint32_t first, uint32_t threads, uint64_t count) {
+OJO__UNUSED static void record_threads(ojo_tracer *t, uint32_t first, uint32_t threads, uint64_t count) {
   struct recording r[64];
   pthread_t id[64];
   for (uint32_t i = 0; i < threads; i++) {
@@ -356,21 +358,21 @@ static void record_threads(ojo_tracer *t, uint32_t first, uint32_t threads, uint
   for (uint32_t i = 0; i < threads; i++) pthread_join(id[i], NULL);
 }
 
-static void sleep_ms(unsigned ms) { usleep(ms * 1000); }
+OJO__UNUSED static void sleep_ms(unsigned ms) { usleep(ms * 1000); }
 OJO__UNUSED static uint64_t now_ns(void) {
   struct timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
   return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 /* Until the tracer has failed to write `more` times from now on. */
-static bool wait_errors(ojo_tracer *t, uint64_t more) {
+OJO__UNUSED static bool wait_errors(ojo_tracer *t, uint64_t more) {
   uint64_t until = ojo_query_stats(t).write_errors + more;
   for (int i = 0; i < 5000 && ojo_query_stats(t).write_errors < until; i++) sleep_ms(1);
   return ojo_query_stats(t).write_errors >= until;
 }
 
 /* The files of DIR/output/ by ojo_reader.h: events, and what EVENTS_DROPPED tell. */
-static void read_back(const char *of, const char *what, uint64_t *events, uint64_t *dropped) {
+OJO__UNUSED static void read_back(const char *of, const char *what, uint64_t *events, uint64_t *dropped) {
   ojo_reader *r;
   ojo_reader_event e;
   ojo_reader_desc d;
@@ -388,7 +390,7 @@ static void read_back(const char *of, const char *what, uint64_t *events, uint64
 }
 
 /* The files hold what was attempted: once, in order, or told as dropped. `dropped` UINT64_MAX: any number. */
-static void check_files(const char *what, uint64_t all, uint64_t dropped) {
+OJO__UNUSED static void check_files(const char *what, uint64_t all, uint64_t dropped) {
   struct tally *s = tally_new();
   uint64_t events, told;
   tally_dir(s, dir, false);
@@ -403,7 +405,7 @@ static void check_files(const char *what, uint64_t all, uint64_t dropped) {
   free(s);
 }
 /* Closes a tracer that works again, and compares its counts with its files. */
-static void close_exact(ojo_tracer *t, const char *what) {
+OJO__UNUSED static void close_exact(ojo_tracer *t, const char *what) {
   ojo_stats q;
   check(ojo_flush(t) == OJO_OK, "%s: flush", what);
   q = ojo_query_stats(t);
@@ -416,7 +418,30 @@ static void close_exact(ojo_tracer *t, const char *what) {
   check(check_count(dir, "staging") == 0, "%s: staging/ is empty", what);
 }
 
-static unsigned count_entries(const char *path, const char *prefix) {
+/* The files hold events 0 to count - 1 of each flow, once. For directories that hold several traces. */
+OJO__UNUSED static void check_flows(const char *what, unsigned n, const uint32_t *flows, const uint64_t *counts) {
+  check_event *events;
+  size_t all = check_events(dir, &events);
+  uint64_t expected = 0;
+  for (unsigned k = 0; k < n; k++) {
+    unsigned char *seen = (unsigned char *)calloc(counts[k] + 1, 1);
+    uint64_t good = 0;
+    for (size_t i = 0; i < all && seen; i++) {
+      uint64_t at = events[i].payload & ((UINT64_C(1) << 44) - 1);
+      if (events[i].flow != flows[k] || at >= counts[k] || events[i].payload != sealed(flows[k], at)) continue;
+      good += !seen[at];
+      seen[at] = 1;
+    }
+    free(seen);
+    check(good == counts[k], "%s: flow %u has %llu of %llu events", what, flows[k], (unsigned long long)good,
+          (unsigned long long)counts[k]);
+    expected += counts[k];
+  }
+  check(all == expected, "%s: %zu events, not %llu", what, all, (unsigned long long)expected);
+  free(events);
+}
+
+OJO__UNUSED static unsigned count_entries(const char *path, const char *prefix) {
   unsigned count = 0;
   struct dirent *entry;
   DIR *d = opendir(path);
@@ -425,10 +450,10 @@ static unsigned count_entries(const char *path, const char *prefix) {
   if (d) closedir(d);
   return count;
 }
-static unsigned open_fds(void) { return count_entries("/proc/self/fd", ""); }
+OJO__UNUSED static unsigned open_fds(void) { return count_entries("/proc/self/fd", ""); }
 
 /* Fills a file system to its last byte. */
-static void fill(const char *path) {
+OJO__UNUSED static void fill(const char *path) {
   static char block[4096];
   int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) abort();
