@@ -3273,11 +3273,10 @@ static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chu
   uint64_t lease, attempts;
   for (int i = 0; i < 100; i++) {
     lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
-    uint32_t extra = OJO__PEEK(&chunk->extension_slots);
-    uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES, before = OJO__PEEK(&chunk->lost);
-    attempts = OJO__PEEK(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
+    uint32_t extra = OJO__LOAD(&chunk->extension_slots); /* acquire, all: the lease is looked at again behind them */
+    uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES, before = OJO__LOAD(&chunk->lost);
+    attempts = OJO__LOAD(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
     if (level->seen_lost > before) attempts += level->seen_lost - before;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if ((lease & OJO__STATE) != OJO__LEASED) return; /* counted, or being overwritten */
     if (OJO__PEEK(&chunk->lease) != lease || OJO__PEEK(&chunk->extension_slots) != extra) continue;
     if (attempts > level->seen_attempts) level->seen_attempts = attempts;
