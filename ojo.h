@@ -1956,7 +1956,7 @@ struct ojo__context { /* this thread's leases from one tracer */
   struct {
     struct ojo__chunk *chunk; /* or OJO__NONE_LEASED */
     unsigned char *base;
-    uint32_t taking; /* index + 1 of a chunk that was taken for this level and is not leased yet */
+    uint32_t taking; /* index + 1 of a chunk that was taken for this level and is not leased yet; bit 31: counted */
   } lease[OJO__LEVELS];
 };
 struct ojo__local {
@@ -2398,6 +2398,7 @@ static void ojo__give_up(struct ojo__core *core, struct ojo__context *context, i
   struct ojo__chunk *chunk = context->lease[level].chunk;
   struct ojo__level *counts = &context->thread->level[level];
   if (chunk == OJO__NONE_LEASED) return;
+  context->lease[level].taking = 0; /* of this very chunk, where a longjmp came between its lease and this */
   /* Counted from the chunk's own numbers, so that a longjmp out of a handler that comes in between, after which
    * this is not done again, or done twice, leaves the count right. */
   OJO__STORE(&counts->attempts, chunk->ordinal + ojo__chunk_events(chunk) + (counts->lost - chunk->lost));
@@ -2416,13 +2417,13 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   struct ojo__level *counts = &thread->level[level];
   ojo__give_up(core, context, level);
   /* `taking`: a chunk that a longjmp kept us from leasing last time. */
-  uint32_t index = context->lease[level].taking ? context->lease[level].taking - 1
-                                                : ojo__take_chunk(core, thread, level); /* model: C3 */
+  uint32_t taking = context->lease[level].taking, counted = UINT32_C(1) << 31;
+  uint32_t index = taking ? (taking & ~counted) - 1 : ojo__take_chunk(core, thread, level); /* model: C3 */
   if (index == OJO__NONE) {
     if (OJO__PEEK(&core->sleeping)) ojo__wake_flusher(core); /* stale: the next record that finds none looks again */
     return false;
   }
-  context->lease[level].taking = index + 1;
+  if (!taking) context->lease[level].taking = index + 1;
   OJO__COMPILER_BARRIER();
   struct ojo__chunk *chunk = &core->chunks[index];
   OJO__SET(&chunk->committed, 0); /* model: C4 */
@@ -2436,14 +2437,19 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   OJO__SET(&chunk->flags, 0);
   OJO__SET(&chunk->extension_slots, 0);
   if (ojo__recorder(core) && counts->newest != index + 1) OJO__SET(&chunk->next, 0);
-  OJO__ADD(&thread->chunks, 1);
-  __atomic_fetch_add(&pool->line_lease[1], 1, __ATOMIC_SEQ_CST); /* before `sleeping` is loaded at a hand-off */
+  if (!(taking & counted)) {
+    OJO__ADD(&thread->chunks, 1);
+    __atomic_fetch_add(&pool->line_lease[1], 1, __ATOMIC_SEQ_CST); /* before `sleeping` is loaded at a hand-off */
+    context->lease[level].taking = (index + 1) | counted;
+    OJO__COMPILER_BARRIER();
+  }
   /* model: C5; the context's lease is C6. Release: who sees LEASED (flusher, recoverer: acquire) sees the fields
    * above, and committed 0. */
   OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << OJO__LEASE_SHIFT | OJO__LEASED);
   if (ojo__recorder(core)) ojo__chain_append(core, counts, index);
   context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
   context->lease[level].chunk = chunk;
+  OJO__COMPILER_BARRIER();
   context->lease[level].taking = 0;
   if (level == 0) {
     ojo__hot.base = context->lease[0].base;
@@ -2487,7 +2493,8 @@ static void ojo__leave(struct ojo__context *context) {
     for (int level = 0; core && level < OJO__LEVELS; level++) {
       uint64_t newest = context->thread->level[level].newest;
       bool cut = newest && (OJO__LOAD(&core->chunks[newest - 1].lease) & OJO__STATE) == OJO__FREE;
-      if (cut || context->lease[level].taking) ojo__change(core, context, level); /* a longjmp cut it short */
+      if (context->lease[level].chunk == OJO__NONE_LEASED && (cut || context->lease[level].taking))
+        ojo__change(core, context, level); /* a longjmp cut it short */
       ojo__give_up(core, context, level);
     }
   }
@@ -3399,11 +3406,10 @@ static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chu
   uint64_t lease, attempts;
   for (int i = 0; i < 100; i++) {
     lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
-    uint32_t extra = OJO__PEEK(&chunk->extension_slots);
-    uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES, before = OJO__PEEK(&chunk->lost);
-    attempts = OJO__PEEK(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
+    uint32_t extra = OJO__LOAD(&chunk->extension_slots); /* acquire, all: the lease is looked at again behind them */
+    uint64_t slots = OJO__LOAD(&chunk->committed) / OJO_SLOT_BYTES, before = OJO__LOAD(&chunk->lost);
+    attempts = OJO__LOAD(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
     if (level->seen_lost > before) attempts += level->seen_lost - before;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if ((lease & OJO__STATE) != OJO__LEASED) return; /* counted, or being overwritten */
     if (OJO__PEEK(&chunk->lease) != lease || OJO__PEEK(&chunk->extension_slots) != extra) continue;
     if (attempts > level->seen_attempts) level->seen_attempts = attempts;

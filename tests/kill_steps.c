@@ -7,6 +7,9 @@
  * gap. The recoverer is killed as well: before and after each of its calls, and, from some of the states, at
  * each of its instructions that changes something. And it may fail: each write and each file, once.
  *
+ * A flight recorder likewise: changes of chunks that overwrite, entries that are retired, pins of a snapshot. What is
+ * not there any more is counted, exactly; the newest events are there.
+ *
  *   OJO_KILL_STEPS_FIRST   set: ends at the first state that is not recovered exactly
  */
 #ifndef _GNU_SOURCE
@@ -15,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +40,7 @@ struct steps {
   uint64_t calls;               /* made so far: a directory may have changed */
   uint64_t kill_at;             /* this process ends at its call of this number; 0: never */
   uint64_t fail_at, fail_count; /* the call of this number fails, of those that `fails` names */
+  bool kept[FLOWS_USED];        /* flight recorder: flows whose newest events are there */
   char fails;                   /* 'w'rite, 'c'lose, 'o'pen of a new file, 'r'ename */
 };
 static struct steps *steps;
@@ -153,6 +158,70 @@ static void run_victim(void) {
   _exit(0);
 }
 
+/* A flight recorder. `tiny`: three threads that live on have all chunks but one. */
+static void fill(ojo_tracer *t) {
+  do record(t, 1, 0);
+  while (ojo__hot.chunk->committed <= OJO__CHUNK_LIMIT - OJO_SLOT_BYTES);
+}
+static uint32_t idlers;
+static void *idle_thread(void *argument) {
+  ojo_record((ojo_tracer *)argument, 3, OJO_PACKET_SENT, sealed(3, idlers));
+  __atomic_add_fetch(&idlers, 1, __ATOMIC_SEQ_CST);
+  for (;;) pause();
+  return NULL;
+}
+static void stepped_change(ojo_tracer *t) {
+  fill(t);
+  raise(SIGSTOP);
+  record(t, 1, 0);
+  raise(SIGSTOP);
+}
+static void run_recorder(bool tiny) {
+  ojo_tracer *t;
+  ojo_desc d;
+  pthread_t id;
+  memset(&d, 0, sizeof d);
+  d.dir = dir;
+  d.buffer_bytes = tiny ? 4u << 16 : 8u << 16;
+  d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+  d.no_thread = true;
+  d.checksums = true;
+  d.logger.log = quiet;
+  if (ojo_open(&t, &d) != OJO_OK || !ojo_query_stats(t).crash_safe) _exit(3);
+  struct ojo__core *core = t->core;
+  record(t, 1, 0);
+  for (uint32_t i = 0; tiny && i < 3; i++) {
+    steps->begun[3]++, steps->done[3]++;
+    if (pthread_create(&id, NULL, idle_thread, t)) _exit(2);
+    while (__atomic_load_n(&idlers, __ATOMIC_SEQ_CST) <= i) usleep(100);
+  }
+  steps->kept[1] = !tiny;
+  stepped_change(t); /* a fresh chunk; or the only one, in its place */
+  for (int i = 0; i < 8; i++) fill(t);
+  stepped_change(t); /* its own oldest */
+  run_other_thread(t);
+  for (int i = 0; i < 7 && !tiny; i++) fill(t);
+  stepped_change(t); /* that of a thread that ended, whose entry is retired */
+  run_other_thread(t);
+  fill(t);
+  raise(SIGSTOP);
+  ojo__snapshot_begin(core);
+  ojo__snapshot_list(core);
+  raise(SIGSTOP);
+  for (int i = 0; i < 3; i++) stepped_change(t); /* some are pinned */
+  raise(SIGSTOP);
+  for (uint32_t i = core->noted_count; i > 0; i--)
+    if (core->noted[i - 1].pinned) ojo__unpin(core, &core->noted[i - 1]);
+  __atomic_store_n(&core->snapshotting, 0, __ATOMIC_SEQ_CST);
+  ojo__retire_all_ended(core);
+  raise(SIGSTOP);
+  for (int i = 0; i < 3; i++) stepped_change(t);
+  raise(SIGSTOP);
+  ojo__thread_exit(NULL);
+  raise(SIGSTOP);
+  _exit(0);
+}
+
 /* ---- what a SIGKILL would leave, as a copy of its own ---- */
 
 static void copy_file(const char *from, const char *to) { /* sparse, as the pool is */
@@ -240,6 +309,7 @@ static bool recover(const char *of) {
 }
 
 static unsigned states, bad;
+static bool recorder;
 /* A directory after its recovery: the union is exact. */
 static void verify(const char *of, const char *what, unsigned long state) {
   static struct tally *s;
@@ -247,9 +317,15 @@ static void verify(const char *of, const char *what, unsigned long state) {
   if (!s) s = tally_new();
   memset(s, 0, sizeof *s);
   tally_dir(s, of, false);
-  bool ok = !s->bad_file && !s->bad_payload && !s->bad_order && !s->bad_ordinal && s->dropped >= steps->lost_done &&
-            s->dropped <= steps->lost_begun;
-  for (uint32_t i = 1; i < FLOWS_USED; i++)
+  bool ok = !s->bad_file && !s->bad_payload && !s->bad_order && !s->bad_ordinal;
+  uint64_t begun = steps->lost_begun, done = steps->lost_done;
+  for (uint32_t i = 1; i < FLOWS_USED; i++) {
+    begun += steps->begun[i], done += steps->done[i];
+    if (recorder && steps->kept[i]) ok = ok && s->next[i] >= steps->done[i] && s->next[i] <= steps->begun[i];
+  }
+  if (recorder) ok = ok && s->total + s->dropped >= done && s->total + s->dropped <= begun;
+  else ok = ok && s->dropped >= steps->lost_done && s->dropped <= steps->lost_begun;
+  for (uint32_t i = 1; i < FLOWS_USED && !recorder; i++)
     ok = ok && s->events[i] >= steps->done[i] && s->events[i] <= steps->begun[i] && s->next[i] == s->events[i];
   states++;
   if (ok || bad++ > 20) return;
@@ -384,6 +460,53 @@ static unsigned long recover_stepped(const char *pool, unsigned long state) {
   return n;
 }
 
+/* The flight recorder's victim. */
+static void step_recorder(bool tiny) {
+  char pool[128], link[700];
+  struct watch w;
+  int status;
+  unsigned long taken = 0, changes = 0, before = states;
+  recorder = true;
+  memset(steps, 0, sizeof *steps);
+  check_directory("kill_steps", dir, sizeof dir);
+  snprintf(copy, sizeof copy, "%s.copy", dir);
+  snprintf(copy2, sizeof copy2, "%s.copy2", dir);
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(4);
+    run_recorder(tiny);
+  }
+  waitpid(child, &status, 0);
+  if (!WIFSTOPPED(status) || !pool_of(dir, pool, sizeof pool, link, sizeof link) || !watch_begin(&w, pool)) abort();
+  for (int end = 0; end != 2;) {
+    for (end = 0; end == 0; taken++) {
+      end = step(child);
+      if (end == 2 || !watch_changed(&w)) continue;
+      struct steps now = *steps;
+      steps->kill_at = 0, steps->fails = 0;
+      copy_state(dir, pool, copy);
+      bool ok = recover(copy);
+      *steps = now;
+      verify(copy, ok ? "recorder stepped, state" : "recover failed", ++changes);
+      if (changes % 100 == 10) recover_killed(pool, changes);
+    }
+    if (end == 2) break;
+    if (ptrace(PTRACE_CONT, child, NULL, NULL) != 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) break;
+    watch_changed(&w);
+  }
+  watch_end(&w);
+  printf("kill_steps: a flight recorder: %lu steps, %lu of them change something; %lu states recovered\n", taken, changes,
+         states - before);
+  check(bad == 0, "%u of %u states of a flight recorder are not recovered exactly", bad, states);
+  check(changes > 50, "%lu changes", changes);
+  recover(dir); /* its pool is still there */
+  check_remove(dir);
+  check_remove(copy);
+  check_remove(copy2);
+}
+
 int main(void) {
   char pool[128], link[700];
   struct watch w;
@@ -438,6 +561,8 @@ int main(void) {
   check_remove(dir);
   check_remove(copy);
   check_remove(copy2);
+  step_recorder(false);
+  step_recorder(true);
   munmap(steps, sizeof *steps);
   return check_end("kill_steps");
 }

@@ -580,8 +580,8 @@ static void test_entries_looked_at(void) {
   struct ojo__pool *pool = core->pool;
   ojo__populate(core, core->threads, (ENTRIES + 1) * sizeof *core->threads);
   idle_start(t, 4);
-  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].state = OJO__THREAD_LIVE, core->threads[i].chunks = 1;
-  pool->threads_fresh = ENTRIES;
+  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].chunks = 1, OJO__STORE(&core->threads[i].state, OJO__THREAD_LIVE);
+  OJO__STORE(&pool->threads_fresh, ENTRIES);
   OJO__ADD(&pool->line_recorder[1], ENTRIES - 4);
   uint64_t from = pool->line_recorder[3];
   record(t, 1, 0, RECORDS);
@@ -589,7 +589,7 @@ static void test_entries_looked_at(void) {
   check(looked < RECORDS * OJO__LOOK + 13 * ENTRIES, "without a chunk: %llu entries looked at for %d records",
         (unsigned long long)looked, RECORDS);
   check(ojo_query_stats(t).dropped == RECORDS, "without a chunk: all dropped");
-  for (uint32_t i = 4; i < ENTRIES; i++) core->threads[i].state = OJO__THREAD_FREE, core->threads[i].chunks = 0;
+  for (uint32_t i = 4; i < ENTRIES; i++) OJO__STORE(&core->threads[i].state, OJO__THREAD_FREE);
   idle_end();
   ojo_close(t);
   check_remove(dir);
