@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 CC=${CC:-cc}
 BUILD=${BUILD:-build}
 dir=$BUILD/fuzz
-targets='memory file directory recover cat'
+targets='memory file cat directory recover'
 flags="-std=c11 -I. -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wpedantic -Wconversion -Wshadow ${CPPFLAGS:-}"
 sanitize='-fsanitize=address,undefined -fno-sanitize-recover=all'
 limits='-rss_limit_mb=768 -malloc_limit_mb=128 -timeout=20 -max_len=16384'
@@ -75,11 +75,11 @@ works() { # works COMPILER FLAGS: a program made so runs here
 libfuzzer_works() { have clang && works clang "-fsanitize=fuzzer $sanitize" ''; }
 afl_works() { have afl-fuzz && have afl-clang-fast; }
 
-# The directories whose inputs a target takes: its own, and those of the target that it shares its layout with.
+# The directories whose inputs a target takes: its own, and that of the target that it shares its layout with.
 inputs() {
   case $1 in
-  file) echo "tests/fuzz/corpus/file tests/fuzz/corpus/memory" ;;
-  cat) echo "tests/fuzz/corpus/cat tests/fuzz/corpus/directory" ;;
+  file | memory) echo "tests/fuzz/corpus/memory tests/fuzz/corpus/file" ;;
+  cat | directory) echo "tests/fuzz/corpus/cat tests/fuzz/corpus/directory" ;;
   *) echo "tests/fuzz/corpus/$1" ;;
   esac
 }
@@ -143,6 +143,7 @@ libfuzzer | afl)
 merge)
   shift
   build libfuzzer clang "-fsanitize=fuzzer $sanitize" || exit 1
+  for t in $targets; do mkdir -p "tests/fuzz/corpus/$t"; done
   for t in ${*:-$targets}; do
     mkdir -p "tests/fuzz/corpus/$t" "$dir/corpus/$t" "$TMPDIR/merged/$t"
     cp -r $(inputs "$t" | sed 's|\([^ ]*\)|\1/.|g') "$TMPDIR/merged/$t/" 2>/dev/null

@@ -30,6 +30,8 @@ for file in "$golden/corners.bin" "$golden/example.bin" "$f/hostile.bin" "$f/mea
   pack memory 2901020300000000 "$file"
   pack memory 1700000020000000 "$file"
   pack memory 8b00050000000000 "$file"
+  pack memory 0f50020000000000 "$file"
+  pack memory 0f66020000000000 "$file"
   pack file 0f03040000000000 "$file"
   pack file 200d000300000070 "$file"
   for filter in 00 01 02 03 04 05 06 07; do
