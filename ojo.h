@@ -70,7 +70,7 @@
  *   over; on the thread's own stack nothing is.
  *   ojo_now, ojo_enable, ojo_sample_flows, ojo_set_now and ojo_flow_open are async-signal-safe too; open, close,
  *   flush, recover, snapshot and the queries are not. ojo_snapshot_on_signal and ojo_dump_on_crash are the way
- *   to write from a handler. The flusher thread blocks all signals.
+ *   to write from a handler. The flusher thread blocks all signals but those of its own faults.
  *
  * FORK, EXEC
  *   After fork the child's copy of every tracer is off, at the cost of the category check that is there anyway;
@@ -3671,7 +3671,7 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   for (int wait = 0; wait < 2 && !nested; wait++) /* first all are asked, then all are waited for */
     for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
       if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
-      if (core->desc.no_thread) {
+      if (core->desc.no_thread || pthread_equal(pthread_self(), core->thread)) {
         if (!wait) ojo__write_in_handler(core, NULL);
       } else if (!wait) {
         OJO__STORE(&core->crashed, 1);
@@ -4606,7 +4606,9 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   if (!core->desc.no_thread) {
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* the flusher runs no handler of the application's */
+    for (size_t i = 0; i < sizeof ojo__crashes / sizeof ojo__crashes[0]; i++)
+      if (ojo__crashes[i] != SIGABRT) sigdelset(&all, ojo__crashes[i]); /* its own faults: in a logger, say */
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* the flusher runs no handler of the application's but for these */
     int error = pthread_create(&core->thread, NULL, ojo__flusher, core);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error) {

@@ -834,6 +834,42 @@ static void test_crash(int how, ojo_overflow overflow, bool chained, bool no_thr
   check_remove(dir);
 }
 
+/* A crash of the flusher itself, in the program's logger: the program's handler is called, and nothing is lost. */
+static void crash_in_log(void *user, const char *line) {
+  (void)user, (void)line;
+  crash(SIGSEGV);
+}
+static void test_crash_in_logger(void) {
+  fresh();
+  fflush(stdout);
+  int status = 0;
+  pid_t child = fork();
+  if (child == 0) {
+    ojo_tracer *t = NULL;
+    ojo_desc d;
+    memset(&d, 0, sizeof d);
+    d.dir = dir;
+    d.logger.log = crash_in_log;
+    d.flush_interval_ms = 20;
+    d.buffer_bytes = 64 * 65536;
+    signal(SIGSEGV, crash_before);
+    if (ojo_open(&t, &d) != OJO_OK || ojo_dump_on_crash(t) != OJO_OK) _exit(1);
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_FSIZE, &none); /* no file can be written, which is logged */
+    record(t, 1, 0, 100);
+    sleep(10);
+    _exit(2);
+  }
+  waitpid(child, &status, 0);
+  check(WIFEXITED(status) && WEXITSTATUS(status) == 77, "a crash in the logger: the handler before is called: %x", (unsigned)status);
+  check(ojo_recover(dir) == OJO_OK, "a crash in the logger: recovered");
+  struct tally *s = tally_new();
+  tally_dir(s, dir, false);
+  tally_check(s, "a crash in the logger", 100);
+  free(s);
+  check_remove(dir);
+}
+
 /* The black box. */
 enum { THREADS = 4 };
 struct shared {
@@ -947,6 +983,7 @@ int main(void) {
     test_crash(crashes[i], i % 2 ? OJO_OVERFLOW_DROP_NEWEST : OJO_OVERFLOW_DROP_OLDEST, true, false);
   }
   test_crash(SIGSEGV, OJO_OVERFLOW_DROP_NEWEST, false, true);
+  test_crash_in_logger();
   test_kill(runs_text ? atoi(runs_text) : 50, &state);
   return check_end("recorder");
 }
