@@ -985,7 +985,9 @@ static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t b
 #endif
 
 #if !defined(MAP_ANONYMOUS) || !defined(O_NOFOLLOW)
+#ifdef OJO_IMPLEMENTATION /* the reader's says it by itself */
 #error "ojo.h: a libc header came before it under strict -std=c11: include ojo.h first, or define _DEFAULT_SOURCE"
+#endif
 #else /* to the end: one error, not a hundred */
 #define OJO__IMAGE
 
