@@ -355,7 +355,7 @@ static ojo_desc fork_desc(char *where) {
   return d;
 }
 static uint32_t fork_stop;
-static void *open_and_close(void *where) {
+OJO__UNUSED static void *open_and_close(void *where) {
   ojo_desc d = fork_desc((char *)where);
   for (uint64_t n = 0; !__atomic_load_n(&fork_stop, __ATOMIC_RELAXED); n++) {
     ojo_tracer *t;
