@@ -1053,7 +1053,8 @@ enum {
 enum { OJO__FUTEX_WAIT = 128, OJO__FUTEX_WAKE = 129 }; /* private; <linux/futex.h> is not everywhere */
 /* The low 3 bits of ojo__chunk.lease: a state, and in a flight recorder perhaps a pin of a snapshot. PARKED:
  * taken off its chain to be overwritten, found pinned, and left to the snapshot to give back. */
-enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STATE = 3, OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
+enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STATE = 3 };
+enum { OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
 enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
 #define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
@@ -1593,7 +1594,8 @@ static uint64_t ojo__untold_end(const struct ojo__level *level, uint64_t attempt
 /* A run that tells of these: behind the last of the level's chunks, or without one. `now`: a raw time */
 static void ojo__emit_end(struct ojo__core *core, struct ojo__level *level, struct ojo__thread *thread, int index,
                           uint64_t attempts, uint64_t now) {
-  uint64_t count = ojo__untold_end(level, attempts), first = ojo__to_ts(core, thread->first_raw), last = ojo__to_ts(core, now);
+  uint64_t count = ojo__untold_end(level, attempts);
+  uint64_t first = ojo__to_ts(core, thread->first_raw), last = ojo__to_ts(core, now);
   struct ojo__open_run run;
   if (!count) return;
   if (first < level->told_harvested) first = level->told_harvested;
@@ -1787,7 +1789,8 @@ static void ojo__dead_list(struct ojo__core *dead, bool *done) {
   struct ojo__pool *pool = dead->pool;
   *done = ojo__batch_done(dead, pool->open_batch); /* model: V5 */
   dead->noted_count = 0;
-  uint64_t threads = ojo__threads(dead), retired = pool->overflow == OJO_OVERFLOW_DROP_OLDEST ? pool->line_recorder[7] : 0;
+  uint64_t threads = ojo__threads(dead);
+  uint64_t retired = pool->overflow == OJO_OVERFLOW_DROP_OLDEST ? pool->line_recorder[7] : 0;
   if (retired && retired <= threads && dead->threads[retired - 1].state != OJO__THREAD_FREE) {
     pool->gone.events = pool->line_recorder[5]; /* see ojo__retire_ended: its entry tells them */
     pool->gone.lost = pool->line_recorder[6];
@@ -2127,7 +2130,8 @@ static uint32_t *ojo__link(uint32_t *links, size_t stride, uint64_t index) {
  * between our load and our exchange makes the exchange fail; 40 bits of tag outlast any preemption. The
  * link may be read while another thread owns its element: then the exchange fails too. */
 static uint32_t ojo__pop(uint64_t *list, uint32_t *links, size_t stride) {
-  uint64_t head = OJO__LOAD(list); /* model: P1; the link is P2, the exchange P3. Pairs with ojo__push: the link is visible */
+  /* model: P1; the link is P2, the exchange P3. Pairs with ojo__push: the link is visible */
+  uint64_t head = OJO__LOAD(list);
   for (;;) {
     uint32_t at = (uint32_t)(head & OJO__LIST_INDEX);
     if (at == 0) return OJO__NONE;
@@ -2379,7 +2383,8 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thre
 
 /* Gives a chunk to the flusher. Its lease word stays LEASED until the flusher takes it off the list: a
  * hand-off that a longjmp cuts short leaves a chunk that is still harvested. The push comes BEFORE the
- * next lease's release store, so a pass that notes the new chunk finds the old one on the list. */
+ * next lease's release store, so a pass that notes the new chunk finds the old one on the list; and its events are
+ * counted before both, since the next chunk's ordinal begins there. */
 static void ojo__hand_off(struct ojo__core *core, struct ojo__chunk *chunk) {
   struct ojo__pool *pool = core->pool;
   if (ojo__recorder(core)) { /* it stays where it is in its chain; a pin stays too */
@@ -2602,7 +2607,8 @@ static void ojo__thread_exit(void *unused) {
   ojo__hot.generation = 0;
   for (int i = 0; i < OJO__CONTEXTS; i++) {
     struct ojo__context *c = &ojo__local.context[i];
-    struct ojo__core *core = c->generation && OJO__PEEK(&c->t->generation) == c->generation ? OJO__PEEK(&c->t->core) : NULL;
+    bool alive = c->generation && OJO__PEEK(&c->t->generation) == c->generation;
+    struct ojo__core *core = alive ? OJO__PEEK(&c->t->core) : NULL;
     ojo__leave(c);
     if (core) ojo__thread_ended(core, c->thread);
   }
@@ -2860,7 +2866,8 @@ static bool ojo__staging_create(struct ojo__core *core) {
   struct ojo__batch *b = &core->batch;
   for (int reopened = 0;;) {
     ojo__name(b->name, b->us, core->sequence++);
-    memcpy(core->pool->staging_name, b->name, sizeof b->name); /* model: B1; the file is B2. For a recoverer; what he makes of it is not used here */
+    /* model: B1; the file is B2. The pool has the name for a recoverer; what others make of it is not used here */
+    memcpy(core->pool->staging_name, b->name, sizeof b->name);
     b->fd = ojo__openat(core->staging_fd, b->name, O_WRONLY | O_CREAT | O_EXCL, core->desc.file_mode);
     if (b->fd >= 0) return true;
     if (errno == EEXIST) continue; /* another process on this directory, in the same microsecond */
@@ -2873,7 +2880,7 @@ static bool ojo__staging_create(struct ojo__core *core) {
 static bool ojo__batch_begin(struct ojo__core *core) {
   ojo__batch_zero(core, core->pool->open_batch + 1);
   if (!ojo__staging_create(core)) return false;
-  OJO__STORE(&core->pool->open_batch, core->batch.number); /* model: B3. It exists: its absence says that it was renamed */
+  OJO__STORE(&core->pool->open_batch, core->batch.number); /* model: B3. From now on its absence says: renamed */
   return true;
 }
 
@@ -3524,7 +3531,8 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
     ojo__close_fd(&b->fd);
     OJO__SET(&core->write_errors, core->write_errors + 1);
     if (!core->mute)
-      ojo__log_kind(core, (uint32_t)error << 8 | (unsigned char)failed[0], "snapshot of %s%s%s: can't %s: %s", core->dir,
+      ojo__log_kind(core, (uint32_t)error << 8 | (unsigned char)failed[0], "snapshot of %s%s%s: can't %s: %s",
+                    core->dir,
                     path ? " to " : "", path ? path : "", failed, strerror(error));
     errno = error;
   }
@@ -3879,7 +3887,7 @@ static bool ojo__recover_write(struct ojo__core *dead) {
       ojo__deleted(pool);
     OJO__STORE(&pool->going.under_way, 0);
   }
-  if (done && pool->open_batch) { /* model: V7. Noted, since our own file's name will take the place of the one that tells */
+  if (done && pool->open_batch) { /* model: V7. Noted: our own file's name will take the place of the one that tells */
     pool->batches = pool->last_number + 1;
     OJO__STORE(&pool->batch_published, pool->open_batch);
   } else pool->last_number = pool->batches - 1;
@@ -4069,8 +4077,8 @@ static void ojo__remove_unborn(struct ojo__core *opener) {
   if (dir) closedir(dir);
   if (lost) /* an empty link is enough: its name implies the pool's */
     ojo__log(opener, "%u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in "
-             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and recover DIR",
-             lost, kib, name, path, name + 37);
+             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and "
+             "recover DIR", lost, kib, name, path, name + 37);
 }
 
 static ojo_result ojo__recover_all(struct ojo__core *opener) {
