@@ -102,7 +102,8 @@
  * MEMORY
  *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then
  *   what the recorders are ahead of the flusher. The pool is a file in /dev/shm where that has room, so
- *   that it outlives a crash; otherwise anonymous memory (a log line says so).
+ *   that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's pool becomes
+ *   resident as a whole: choose buffer_bytes by how far back it is to reach (2,730 events per 64 KiB).
  *
  * CAVEATS
  *   No payload, key or token is ever recorded; addresses only through FLOW.
@@ -3297,10 +3298,11 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
 /* ---- >>snapshot --------------------------------------------------------------------------------- */
 
 /* What the pool of a flight recorder holds at this moment becomes one file, and stays in the pool. The newest
- * three quarters of the chunks that may be taken are pinned at once, and all threads' newest, so that recorders at full speed, which go once
- * round the pool in milliseconds, cycle in the rest; older ones are pinned one by one as they are written, and
- * those that were overwritten by then are counted so. All under pass_lock, and in one thread; nothing here
- * allocates or takes another lock, so that a signal handler may do it when there is no flusher. */
+ * three quarters of the chunks that may be taken are pinned at once, and all threads' newest, so that recorders
+ * at full speed, which go once round the pool in milliseconds, cycle in the rest; older ones are pinned one by
+ * one as they are written, and those that were overwritten by then are counted so. All under pass_lock, and in
+ * one thread; nothing here allocates or takes another lock, so that a signal handler may do it when there is no
+ * flusher. */
 
 static uint64_t ojo__lease_number(uint64_t lease) { return lease >> OJO__LEASE_SHIFT; }
 
