@@ -230,8 +230,9 @@ test-portable: $(BUILD)/static.works ## run the core tests without TSC, tmpfs, p
 
 LONG_RUNS ?= 3000
 
-test-long: $(BUILD)/tests/crash $(BUILD)/ojo-cat ## kill a recording program 3,000 times, 1,000 in each of three ways
+test-long: $(BUILD)/tests/crash $(BUILD)/tests/recorder $(BUILD)/ojo-cat ## kill recording programs: 1,000 times in each of three ways, a flight recorder 200 times
 	$(Q)OJO_CRASH_RUNS=$(LONG_RUNS) OJO_TEST_SECONDS=7200 $(RUN_TESTS) $(BUILD)/tests/crash
+	$(Q)OJO_CRASH_RUNS=200 OJO_TEST_SECONDS=7200 $(RUN_TESTS) $(BUILD)/tests/recorder
 
 FUZZ_SECONDS ?= 1800
 
