@@ -1502,15 +1502,18 @@ static void ojo__emit(struct ojo__core *core, struct ojo__thread *thread, int nu
                       const struct ojo__chunk *chunk, uint64_t from, uint64_t end) {
   const unsigned char *base =
       core->recovering ? core->copy : core->data + (uint64_t)(chunk - core->chunks) * OJO__CHUNK_BYTES;
+  bool recorder = core->pool->overflow == OJO_OVERFLOW_DROP_OLDEST, late = false;
   struct ojo__open_run run;
   ojo__run_begin(core, &run, thread, end - from);
-  /* What is missing before the chunk: lost, or overwritten. Losses that were told ahead of it count already. */
+  /* What is missing before the chunk: lost, or overwritten; or neither: a longjmp out of the middle of a hand-off
+   * left it in a chunk that is on no list, and comes later (below). Losses that were told ahead of it count already. */
   if (from == 0 && chunk->ordinal > level->ordinal_harvested) {
     uint64_t gap = chunk->ordinal - level->ordinal_harvested;
     uint64_t lost = chunk->lost > level->lost_harvested ? chunk->lost - level->lost_harvested : 0;
     uint64_t next_ts = ojo__to_ts(core, ((const ojo_event *)(const void *)base)->ts);
     if (lost > gap) lost = gap;
-    if (gap > lost) {
+    if (gap > lost && !recorder) level->ordinal_harvested += gap - lost;
+    if (gap > lost && recorder) {
       uint64_t first = ojo__to_ts(core, thread->first_raw);
       if (first < level->told_harvested) first = level->told_harvested;
       ojo__run_lost(core, &run, thread->number, gap - lost, first < next_ts ? first : next_ts, next_ts,
@@ -1522,10 +1525,19 @@ static void ojo__emit(struct ojo__core *core, struct ojo__thread *thread, int nu
     if (lost) ojo__level_lost(core, &run, level, thread->number, lost, next_ts);
   }
   uint64_t ordinal = level->ordinal_harvested;
+  if (!core->recovering && !recorder && (OJO__PEEK(&chunk->flags) & OJO__CHUNK_HANDED) &&
+      (OJO__LOAD(&chunk->lease) & OJO__STATE) == OJO__LEASED) {
+    uint64_t own = chunk->ordinal;
+    for (uint64_t at = 0; at < from; own++)
+      at += OJO_SLOT_BYTES *
+            (1 + (uint64_t)(((const ojo_event *)(const void *)(base + at))->type >> OJO_EXTENSION_SHIFT));
+    late = own < ordinal;
+    if (late) ordinal = own;
+  }
   uint64_t events = ojo__convert(core, &run, base + from, base + end);
-  level->ordinal_harvested += events;
+  if (!late) level->ordinal_harvested += events;
   core->batch.events += events;
-  if (core->pool->overflow == OJO_OVERFLOW_DROP_OLDEST && run.greatest > level->told_harvested)
+  if (recorder && run.greatest > level->told_harvested)
     level->told_harvested = run.greatest; /* what is overwritten next lies behind it */
   ojo__run_end(core, &run, thread->number, thread->tid, number, ordinal,
                level->lost_harvested + level->overwritten);

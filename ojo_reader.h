@@ -2310,7 +2310,7 @@ static int ojo__r_compare_spans_in_file(const void *a, const void *b) {
 /* The places of the new rows, from number `fixed` on, and the losses before the new runs: line by line, file by
  * file, in the order of the ordinals. */
 static void ojo__r_place_rows(ojo_reader *r, size_t fixed) {
-  struct ojo__r_row *rows = r->rows + fixed;
+  struct ojo__r_row *rows = fixed ? r->rows + fixed : r->rows; /* there may be none */
   size_t count = r->row_count - fixed, s = 0;
   if (r->span_count > 1) qsort(r->spans, r->span_count, sizeof *r->spans, ojo__r_compare_spans_in_file);
   if (count > 1) qsort(rows, count, sizeof *rows, ojo__r_compare_rows_in_file);
