@@ -87,7 +87,7 @@
  *   survives SIGKILL, a segfault, an abort: all but the event that was being recorded. What survives a kernel
  *   panic or a power cut: what was in output/, as far as the kernel had written it (see ojo_desc.sync).
  *   A flight recorder (OJO_OVERFLOW_DROP_OLDEST) writes nothing until ojo_snapshot, and is a black box: its pool
- *   is recovered in the same way.
+ *   is recovered as one more snapshot, which overlaps those in output/; readers show each event once.
  *
  * FILE FORMAT
  *   A header of 144 bytes (struct ojo_file_header), the schema of the application's own types as JSON,
@@ -373,7 +373,7 @@ typedef struct ojo_flow_record { /* FLOW's extension, then id, local, remote, pr
 
 typedef enum ojo_result {
   OJO_OK = 0,
-  OJO_ERR_ARGUMENT = -1,   /* a value in a desc is out of its range; the log line names it */
+  OJO_ERR_ARGUMENT = -1,   /* an argument is out of its range; for a desc the log line names the member */
   OJO_ERR_MEMORY = -2,
   OJO_ERR_IO = -3,         /* a directory or file can't be made, read or written */
   OJO_ERR_PERMISSION = -4,
@@ -393,7 +393,8 @@ typedef enum ojo_clock {
 
 typedef enum ojo_overflow { /* what happens when no chunk is free */
   OJO_OVERFLOW_DROP_NEWEST = 0, /* the new event is dropped and counted */
-  OJO_OVERFLOW_DROP_OLDEST = 1, /* flight recorder: the oldest are overwritten and counted; see ojo_snapshot */
+  OJO_OVERFLOW_DROP_OLDEST = 1, /* flight recorder: the oldest are overwritten and counted; see ojo_snapshot. A
+                                   thread that gets no chunk (more live threads than chunks) drops, as above */
   OJO_OVERFLOW_BLOCK = 2        /* the recorder waits, up to block_timeout_ms, then drops and counts */
 } ojo_overflow;
 
@@ -420,12 +421,13 @@ typedef struct ojo_allocator { /* for open's tables and the write buffer; the po
 
 typedef struct ojo_desc { /* zero is the default */
   const char *dir;            /* made if missing; NULL or "": off, ojo_open gives NULL */
-  uint64_t buffer_bytes;      /* the pool; 0: 512 MiB, or what the limits of memory leave */
+  uint64_t buffer_bytes;      /* the pool, in chunks of 64 KiB, one at least for each thread that records; 0: 512
+                                 MiB, or what the limits of memory leave */
   uint64_t reserve_bytes;     /* of it, populated ahead of the recorders; 0: 2 MiB */
   uint32_t flush_interval_ms; /* a batch ends after; 0: 1,000 */
   uint32_t block_timeout_ms;  /* OJO_OVERFLOW_BLOCK; 0: 10,000 */
   uint64_t flush_bytes;       /* a batch ends at; 0: 10 MiB */
-  uint64_t disk_bytes_max;    /* this trace's oldest batches are deleted beyond; 0: no limit */
+  uint64_t disk_bytes_max;    /* this trace's oldest batches are deleted beyond; 0: no limit. Not snapshots */
   ojo_overflow overflow;
   ojo_clock clock;
   const ojo_type *types;      /* the application's own types: copied */
@@ -443,10 +445,10 @@ typedef struct ojo_stats { /* counts since ojo_open. Exact once the recorders ha
   uint64_t recorded;     /* events accepted; filtered and sampled-out ones are in no count */
   uint64_t dropped;      /* events refused: pool full, block timeout, nesting, too many threads, too long */
   uint64_t overwritten;  /* of recorded: no longer in the pool, OJO_OVERFLOW_DROP_OLDEST */
-  uint64_t written;      /* of recorded: in files of output/ */
-  uint64_t batches;      /* files published */
+  uint64_t written;      /* of recorded: in files of output/; a flight recorder's: 0 */
+  uint64_t batches;      /* files published, snapshots too */
   uint64_t bytes;        /* of these files */
-  uint64_t write_errors; /* failed attempts to write a batch; its events wait in the pool */
+  uint64_t write_errors; /* failed attempts to write a batch (its events wait in the pool) or a snapshot */
   uint64_t deleted;      /* events in files deleted for disk_bytes_max */
   uint64_t flush_ns_max; /* the longest pass of the flusher */
   uint64_t buffer_bytes; /* the pool's size in force */
@@ -502,7 +504,7 @@ extern "C" {
 /* Opens a tracer. desc NULL is a zero desc; without a dir *out is NULL and the result OJO_OK: tracing is
  * off. On an error *out is NULL too and a log line says what, where and why. Thread-safe. */
 OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc);
-/* Writes what is pending, stops the flusher, removes the pool. The recorders of t must have stopped, or
+/* Writes what is pending (nothing for a flight recorder), stops the flusher, removes the pool. The recorders of t must have stopped, or
  * their last events may be lost. OJO_ERR_IO: events could not be written within 10 s (logged, with their
  * number; a pool on tmpfs then stays for ojo_recover). In a fork child it does nothing. */
 OJO_API ojo_result ojo_close(ojo_tracer *t);
@@ -511,18 +513,21 @@ OJO_API ojo_result ojo_close(ojo_tracer *t);
  * flight recorder, which writes only snapshots. */
 OJO_API ojo_result ojo_flush(ojo_tracer *t);
 /* Flight recorder (OJO_OVERFLOW_DROP_OLDEST, else OJO_ERR_MODE): writes all that the pool holds at this moment
- * into the file `path`, beside it first and then renamed over it; NULL: as a file of its own in DIR/output/.
- * Nothing is cleared, recorders are not stopped, what was overwritten is counted in the file. Any thread, but not
- * a signal handler; snapshots come one after another. OJO_ERR_IO: logged, errno is set. */
+ * into the file `path` (relative: to the working directory), beside it first and then renamed over it; NULL: as a
+ * file of its own in DIR/output/. Nothing is cleared, recorders are not stopped, what was overwritten is counted in
+ * the file. Any thread, but not a signal handler; snapshots come one after another. OJO_ERR_IO: errno is set;
+ * logged, the same error once a minute. OJO_OK and no file if t is NULL, closed, or a fork child's copy. */
 OJO_API ojo_result ojo_snapshot(ojo_tracer *t, const char *path);
-/* Takes such a snapshot whenever the process gets the signal: by the flusher thread, soon after; with no_thread
- * in the handler itself. `path` is taken against today's working directory. The handler that was installed before
- * is called too. Until ojo_close. OJO_ERR_ARGUMENT for the signals of ojo_dump_on_crash. */
+/* Takes such a snapshot whenever the process gets the signal, into the same file each time: by the flusher thread,
+ * at once; with no_thread in the handler itself. A relative `path` is that of this call's working directory. The
+ * handler that was installed before is called too, but not the default action: until ojo_close the signal ends no
+ * process. With t NULL nothing is installed. OJO_ERR_ARGUMENT for the signals of ojo_dump_on_crash. */
 OJO_API ojo_result ojo_snapshot_on_signal(ojo_tracer *t, int signo, const char *path);
 /* On SIGSEGV, SIGBUS, SIGABRT, SIGFPE and SIGILL: the flusher writes what t holds into DIR/output/ (a flight
  * recorder's as ojo_snapshot(t, NULL)), while the handler waits for it, at most 3 s; then the handler that was
- * installed before is called, or the process ends as it would have. The handler itself only stores and waits:
- * async-signal-safe. A stack overflow needs a sigaltstack of the thread. SIGKILL needs none of this: ojo_recover. */
+ * installed before is called, or the process ends as it would have. Call it when the program has installed its own
+ * handlers: a later one replaces ours. The handler only stores and waits; with no_thread it writes the file itself.
+ * Async-signal-safe. A stack overflow needs a sigaltstack of the thread. SIGKILL needs none of this: ojo_recover. */
 OJO_API ojo_result ojo_dump_on_crash(ojo_tracer *t);
 OJO_API ojo_stats ojo_query_stats(ojo_tracer *t); /* zeros for NULL. Thread-safe; walks the pool's headers */
 OJO_API ojo_desc ojo_query_desc(ojo_tracer *t);   /* what is in force, defaults filled in; no types */
@@ -3711,6 +3716,15 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   errno = saved;
 }
 
+/* Gives a signal back, unless somebody else has it now, who may call us. */
+static void ojo__uninstall(int signo) {
+  struct sigaction now;
+  if (!ojo__installed[signo] || sigaction(signo, NULL, &now) != 0 || !(now.sa_flags & SA_SIGINFO) ||
+      (now.sa_sigaction != ojo__on_signal && now.sa_sigaction != ojo__on_crash))
+    return;
+  ojo__installed[signo] = sigaction(signo, &ojo__before[signo], NULL) != 0;
+}
+
 /* Under ojo__lock. */
 static bool ojo__install(int signo, void (*handler)(int, siginfo_t *, void *)) {
   struct sigaction action;
@@ -3731,9 +3745,11 @@ static void *ojo__flusher(void *argument) {
   bool failed = false;
   prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
   for (;;) {
-    /* wake is read before stop and requested, which are stored before wake is raised: nothing is missed */
+    /* wake is read before stop, signalled and requested, which are stored before wake is raised: nothing is
+     * missed */
     uint32_t seen = __atomic_load_n(&core->wake, __ATOMIC_SEQ_CST);
-    if (!OJO__LOAD(&core->stop) && OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
+    if (!OJO__LOAD(&core->stop) && !__atomic_load_n(&core->signalled, __ATOMIC_SEQ_CST) &&
+        OJO__LOAD(&core->requested) == OJO__LOAD(&core->done)) {
       uint64_t now = ojo__clock_ns(CLOCK_MONOTONIC);
       due = ojo__deadline(due, now, interval);
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
@@ -4091,7 +4107,7 @@ static void ojo__remove_unborn(struct ojo__core *opener) {
   if (dir) closedir(dir);
   if (lost) /* an empty link is enough: its name implies the pool's */
     ojo__log(opener, "%u pools (%llu KiB) of processes that died are left in /dev/shm, without a link in "
-             "their directories: /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and "
+             "their directories, one of them /dev/shm/%s of %.400s. Delete it; or create DIR/staging/pool_%s.link, empty, and "
              "recover DIR", lost, kib, name, path, name + 37);
 }
 
@@ -4557,12 +4573,7 @@ __attribute__((constructor)) static void ojo__load(void) { pthread_once(&ojo__on
 __attribute__((destructor)) static void ojo__unload(void) {
   if (ojo__key_made) pthread_key_delete(ojo__key);
   ojo__key_made = false;
-  for (int i = 1; i < OJO__SIGNALS; i++) {
-    struct sigaction now;
-    if (ojo__installed[i] && sigaction(i, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
-        (now.sa_sigaction == ojo__on_signal || now.sa_sigaction == ojo__on_crash))
-      sigaction(i, &ojo__before[i], NULL);
-  }
+  for (int i = 1; i < OJO__SIGNALS; i++) ojo__uninstall(i);
 }
 
 /* The tracer's struct, on a page that a fork child finds zeroed, and its core. Neither is ever given back,
@@ -4929,7 +4940,13 @@ static ojo_result ojo__close(ojo_tracer *t) {
   }
   pthread_mutex_lock(&ojo__lock);
   for (struct ojo__signal *one = ojo__signals; one; one = one->next)
-    if (one->core == core) OJO__STORE(&one->core, (struct ojo__core *)NULL);
+    if (one->core == core) {
+      OJO__STORE(&one->core, (struct ojo__core *)NULL);
+      bool last = true;
+      for (struct ojo__signal *other = ojo__signals; other; other = other->next)
+        last = last && !(other->core && other->signo == one->signo);
+      if (last) ojo__uninstall(one->signo);
+    }
   OJO__STORE(&t->generation, (uint64_t)0); /* a thread may end meanwhile: it then stores into memory that is nobody's */
   OJO__STORE(&t->abi, (uint64_t)0);
   pthread_mutex_unlock(&ojo__lock);

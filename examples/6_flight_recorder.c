@@ -28,12 +28,13 @@ int main(void) {
   ojo_desc desc = {
       .dir = getenv("OJO_DIR"),
       .overflow = OJO_OVERFLOW_DROP_OLDEST,
-      .buffer_bytes = 8u << 20, /* about 300,000 events: this is how far back a snapshot reaches */
+      .buffer_bytes = 8u << 20, /* about 300,000 events: how far back a snapshot reaches */
   };
   if (ojo_open(&trace, &desc) != OJO_OK) return 1;
   ojo_snapshot_on_signal(trace, SIGUSR1, NULL); /* NULL: a file of its own in DIR/output/ */
   ojo_dump_on_crash(trace);
 
+  /* FLOW, which describes it, is overwritten as well in time: log ids that you want to find later. */
   uint32_t flow = ojo_flow_open(trace, &(ojo_flow_desc){.label = "always on"});
   for (uint64_t number = 0; number < PACKETS; number++) {
     uint64_t now = ojo_now(trace), rtt = round_trip(number);

@@ -667,6 +667,7 @@ static void test_on_signal(bool no_thread) {
   d.overflow = OJO_OVERFLOW_DROP_OLDEST;
   d.buffer_bytes = 16 * 65536;
   d.no_thread = no_thread;
+  d.flush_interval_ms = 60000;
   ojo_open(&t, &d);
   before_calls = 0;
   if (!no_thread) signal(SIGUSR1, before); /* the second time ours is there, which calls it */
@@ -681,6 +682,27 @@ static void test_on_signal(bool no_thread) {
     free(s);
   }
   check(before_calls == 3, "the handler that was there before is called: %d", (int)before_calls);
+  if (!no_thread) { /* one that comes while a snapshot is being written is not put off to the next interval */
+    unlink(path);
+    record(t, 1, 3000, 30000);
+    raise(SIGUSR1);
+    usleep(300);
+    record(t, 1, 33000, 1000);
+    raise(SIGUSR1);
+    before_calls -= 2;
+    bool found = false;
+    for (int k = 0; k < 2000 && !found; k++, usleep(1000)) {
+      size_t bytes;
+      struct tally *s = tally_new();
+      char *data = check_load(path, &bytes);
+      s->batch_next = data && bytes >= sizeof(ojo_file_header) ? ((const ojo_file_header *)(const void *)data)->batch : 0;
+      if (data) tally_file(s, (const unsigned char *)data, bytes);
+      found = s->next[1] == 34000;
+      free(data);
+      free(s);
+    }
+    check(found, "the second of two signals is not put off");
+  }
   ojo_close(t);
   raise(SIGUSR1);
   check(before_calls == 4, "after ojo_close too");
@@ -870,6 +892,131 @@ static void test_crash_in_logger(void) {
   check_remove(dir);
 }
 
+/* Snapshots that fail, in the middle too, leave no file behind and no chunk pinned. */
+static void test_failing_snapshots(void) {
+  fresh();
+  ojo_tracer *t = open_recorder(16);
+  struct rlimit all, little;
+  char inner[600];
+  record(t, 1, 0, 100000);
+  getrlimit(RLIMIT_FSIZE, &all);
+  little = all;
+  for (little.rlim_cur = 0; little.rlim_cur < 1000000; little.rlim_cur += 150000) {
+    setrlimit(RLIMIT_FSIZE, &little);
+    check(ojo_snapshot(t, path) == OJO_ERR_IO && access(path, F_OK) != 0, "no room for a snapshot beyond %llu bytes",
+          (unsigned long long)little.rlim_cur);
+    check(ojo_snapshot(t, NULL) == OJO_ERR_IO, "nor for one in output/");
+  }
+  setrlimit(RLIMIT_FSIZE, &all);
+  snprintf(inner, sizeof inner, "%s/directory", dir);
+  mkdir(inner, 0700);
+  check(ojo_snapshot(t, inner) == OJO_ERR_IO, "a directory is not replaced");
+  snprintf(inner, sizeof inner, "%s/link", dir);
+  check(symlink("elsewhere", inner) == 0 && ojo_snapshot(t, inner) == OJO_OK, "a symlink is replaced, not followed");
+  struct stat st;
+  check(lstat(inner, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0777) == 0600, "by a file of mode 0600");
+  unlink(inner);
+  check(check_count(dir, "output") == 0 && check_count(dir, ".") == 3, "nothing is left of what failed: %u",
+        check_count(dir, ".")); /* output, staging, directory */
+  for (uint64_t i = 0; i < 16; i++) check((t->core->chunks[i].lease & OJO__PINNED) == 0, "chunk %llu is not pinned", (unsigned long long)i);
+  record(t, 1, 100000, 100000);
+  check(ojo_snapshot(t, path) == OJO_OK, "one that fits");
+  struct tally *s = tally_snapshot(1);
+  tally_check(s, "after failures", 200000);
+  check(ojo_query_stats(t).dropped == 0 && ojo_query_stats(t).write_errors == 15, "failures are counted: %llu",
+        (unsigned long long)ojo_query_stats(t).write_errors);
+  free(s);
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* Several threads take snapshots at once: one after another, each whole. */
+static void *snapshot_often(void *argument) {
+  ojo_tracer *t = (ojo_tracer *)argument;
+  for (int i = 0; i < 10; i++) check(ojo_snapshot(t, NULL) == OJO_OK, "a snapshot beside others");
+  return NULL;
+}
+static void test_snapshots_at_once(void) {
+  fresh();
+  ojo_tracer *t = open_recorder(16);
+  pthread_t id[4];
+  record(t, 1, 0, 1000);
+  /* check counts without a lock: the threads' own results are looked at below */
+  unsigned passed = check__passed;
+  for (int i = 0; i < 4; i++)
+    if (pthread_create(&id[i], NULL, snapshot_often, t)) abort();
+  for (int i = 0; i < 4; i++) pthread_join(id[i], NULL);
+  check__passed = passed;
+  check(check_count(dir, "output") == 40 && ojo_query_stats(t).batches == 40, "40 snapshots: %u", check_count(dir, "output"));
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* A path is that of the moment of ojo_snapshot_on_signal, wherever the program goes. */
+static void test_relative_path(void) {
+  fresh();
+  char here[4096], text[8192];
+  ojo_tracer *t = open_recorder(16);
+  record(t, 1, 0, 10);
+  if (!getcwd(here, sizeof here)) abort();
+  check(ojo_snapshot_on_signal(t, SIGUSR1, path) == OJO_OK && chdir("/") == 0, "a relative path");
+  raise(SIGUSR1);
+  snprintf(text, sizeof text, "%s/%s", here, path);
+  for (int k = 0; k < 2000 && access(text, F_OK) != 0; k++) usleep(1000);
+  check(chdir(here) == 0 && access(path, F_OK) == 0, "its snapshot is there after chdir");
+  ojo_close(t);
+  check_remove(dir);
+}
+
+/* A stack overflow, with a stack for signals; and the crash of a fork child, which has nothing to dump. */
+__attribute__((noinline, no_sanitize("address"))) static int overflow_stack(volatile int *depth) {
+  volatile char room[4096];
+  room[0] = (char)++*depth;
+  return *depth < 0 ? 0 : overflow_stack(depth) + room[0]; /* never */
+}
+static void test_other_crashes(void) {
+  for (int forked = 0; forked < 2; forked++) {
+    fresh();
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+      ojo_tracer *t = NULL;
+      ojo_desc d;
+      memset(&d, 0, sizeof d);
+      d.dir = dir;
+      d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+      d.buffer_bytes = 64 * 65536;
+      struct rlimit none = {0, 0};
+      setrlimit(RLIMIT_CORE, &none);
+      stack_t stack;
+      memset(&stack, 0, sizeof stack);
+      stack.ss_sp = malloc(65536);
+      stack.ss_size = 65536;
+      signal(SIGSEGV, SIG_DFL); /* a sanitizer has its own */
+      signal(SIGABRT, SIG_DFL);
+      if (sigaltstack(&stack, NULL) != 0 || ojo_open(&t, &d) != OJO_OK || ojo_dump_on_crash(t) != OJO_OK) _exit(1);
+      record(t, 1, 0, 500);
+      if (forked) {
+        int status = 0;
+        pid_t grandchild = fork();
+        if (grandchild == 0) abort();
+        waitpid(grandchild, &status, 0);
+        _exit(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && check_count(dir, "output") == 0 ? 77 : 2);
+      }
+      int depth = 0;
+      _exit(overflow_stack(&depth) & 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (forked) check(WIFEXITED(status) && WEXITSTATUS(status) == 77, "a fork child's crash dumps nothing: %x", (unsigned)status);
+    else
+      check(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV && check_count(dir, "output") == 1,
+            "a stack overflow is dumped: %x, %u files", (unsigned)status, check_count(dir, "output"));
+    ojo_recover(dir);
+    check_remove(dir);
+  }
+}
+
 /* The black box. */
 enum { THREADS = 4 };
 struct shared {
@@ -984,6 +1131,10 @@ int main(void) {
   }
   test_crash(SIGSEGV, OJO_OVERFLOW_DROP_NEWEST, false, true);
   test_crash_in_logger();
+  test_failing_snapshots();
+  test_snapshots_at_once();
+  test_relative_path();
+  test_other_crashes();
   test_kill(runs_text ? atoi(runs_text) : 50, &state);
   return check_end("recorder");
 }

@@ -840,7 +840,7 @@ static void tell_dead_pools(cat *c) {
   size_t length = strlen(dir);
   c->request->pools = pools != 0;
   if (pools)
-    complain("staging/ holds %llu pool%s of crashed tracers, whose last events are not shown; to see them: "
+    complain("staging/ holds %llu pool%s of crashed tracers, whose last events are not shown unless a dump wrote them; to see them: "
              "ojo-cat %s%sstaging/pool_*.link; to write them: ojo-cat --recover %s",
              (unsigned long long)pools, pools == 1 ? "" : "s", dir,
              length && dir[length - 1] == '/' ? "" : "/", dir);
