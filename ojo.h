@@ -3430,7 +3430,7 @@ static struct ojo__level ojo__untold(const struct ojo__level *level) {
 }
 
 /* What is in the chunk that a level fills was attempted too: its chunk may be overwritten before it is written. */
-static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chunk *chunk) {
+static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chunk *chunk, uint64_t thread, int number) {
   uint64_t lease, attempts;
   for (int i = 0; i < 100; i++) {
     lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */
@@ -3439,6 +3439,7 @@ static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chu
     attempts = OJO__LOAD(&chunk->ordinal) + (slots > extra ? slots - extra : 0);
     if (level->seen_lost > before) attempts += level->seen_lost - before;
     if ((lease & OJO__STATE) != OJO__LEASED) return; /* counted, or being overwritten */
+    if (OJO__LOAD(&chunk->thread) != thread || OJO__LOAD(&chunk->level) != number) return; /* leased by another since */
     if (OJO__PEEK(&chunk->lease) != lease || OJO__PEEK(&chunk->extension_slots) != extra) continue;
     if (attempts > level->seen_attempts) level->seen_attempts = attempts;
     return;
@@ -3461,7 +3462,7 @@ static void ojo__snapshot_begin(struct ojo__core *core) {
       level->seen_lost = OJO__LOAD(&level->lost); /* pairs with ojo__lose's release: the times and reason are there */
       level->seen_attempts = OJO__LOAD(&level->attempts); /* behind the losses: it counts them all */
       uint64_t newest = i < entries && k < OJO__LEVELS ? OJO__PEEK(&level->newest) : 0;
-      if (newest) ojo__snapshot_newest(level, &core->chunks[newest - 1]);
+      if (newest) ojo__snapshot_newest(level, &core->chunks[newest - 1], i, k);
     }
 }
 

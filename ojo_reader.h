@@ -2668,8 +2668,9 @@ static void ojo__r_tell_rows(ojo_reader *r) {
   for (size_t m = 0; m < r->mention_count; m++) {
     const struct ojo__r_mention *mention = &r->mentions[m];
     size_t k = ojo__r_known_from(r, mention->trace, mention->thread);
+    if (k == r->known_count) continue;
     const struct ojo__r_known *known = &r->known[k];
-    if (k == r->known_count || known->trace != mention->trace || known->thread != mention->thread) continue;
+    if (known->trace != mention->trace || known->thread != mention->thread) continue;
     if (m && ojo__r_compare_mentions(mention, mention - 1) == 0) continue;
     mention->file->known_recorded += known->recorded;
     mention->file->known_lost += known->lost;

@@ -175,7 +175,7 @@ fi
 
 # The same bug for both drivers; the checks, the mutator and this script have to find it.
 if ! planted replay "$CC" "$options -DFUZZ_MAIN" > "$log" 2>&1; then fail 'the plain program with a bug in it' "$log"
-elif OJO_FUZZ_TARGET=memory OJO_FUZZ_FOUND=$dir/found/planted "$dir/replay.planted" --seed 1 --seconds 60 tests/fuzz/corpus/memory > "$log" 2>&1
+elif OJO_FUZZ_TARGET=memory OJO_FUZZ_FOUND=$dir/found/planted "$dir/replay.planted" --seed 1 --seconds 300 tests/fuzz/corpus/memory > "$log" 2>&1
 then fail 'a planted bug is found by the plain program' "$log"
 elif grep -q FOUND "$log"; then pass
 else fail 'the plain program with a bug in it ends as it should' "$log"; fi
@@ -198,7 +198,7 @@ else
     fi
   done
   if ! planted libfuzzer clang "-fsanitize=fuzzer $sanitize" > "$log" 2>&1; then fail 'the program for libFuzzer with a bug in it' "$log"
-  elif fuzz "$dir/libfuzzer.planted" memory 60 -artifact_prefix="$dir/planted-"; then fail 'a planted bug is found by libFuzzer' "$dir/memory.log"
+  elif fuzz "$dir/libfuzzer.planted" memory 300 -artifact_prefix="$dir/planted-"; then fail 'a planted bug is found by libFuzzer' "$dir/memory.log"
   elif grep -q FOUND "$dir/memory.log"; then pass
   else fail 'libFuzzer with a bug in it ends as it should' "$dir/memory.log"; fi
   rm -f "$dir"/planted-*

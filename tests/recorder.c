@@ -92,7 +92,6 @@ static void audit(ojo_tracer *t, const char *what, unsigned cut) {
       bad += thread->state == OJO__THREAD_LIVE && last != thread->level[k].newest;
     }
     bad += thread->state == OJO__THREAD_FREE && chunks;
-    bad += thread->state == OJO__THREAD_EXITED && !chunks && !cut;
     bad += cut ? thread->chunks < chunks && thread->state != OJO__THREAD_FREE
                : thread->chunks != chunks && thread->state != OJO__THREAD_FREE;
   }
