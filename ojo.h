@@ -3348,6 +3348,14 @@ static void ojo__unpin(struct ojo__core *core, struct ojo__noted *n) {
     ojo__push(&core->threads[chunk->thread].level[chunk->level].chain, OJO__CHUNK_LINKS(core), n->index);
 }
 
+/* Where a chunk's events belong. Of one that is not pinned perhaps another's by now: ojo__pin will tell. */
+static void ojo__snapshot_place(struct ojo__core *core, struct ojo__noted *n) {
+  const struct ojo__chunk *chunk = &core->chunks[n->index];
+  n->thread = OJO__PEEK(&chunk->thread);
+  n->level = OJO__PEEK(&chunk->level);
+  n->ordinal = OJO__PEEK(&chunk->ordinal);
+}
+
 /* Notes a chunk, and pins it if `pin`: as it is now, whoever leases it. False: it is free, or pinned already. */
 static bool ojo__snapshot_note(struct ojo__core *core, uint32_t index, bool pin) {
   struct ojo__noted *n = &core->noted[core->noted_count];
@@ -3358,9 +3366,7 @@ static bool ojo__snapshot_note(struct ojo__core *core, uint32_t index, bool pin)
     n->lease = OJO__LOAD(&chunk->lease);
     if ((n->lease & OJO__STATE) == OJO__FREE || (n->lease & OJO__PINNED)) return false;
   } while (pin && !ojo__pin(core, n));
-  n->thread = OJO__PEEK(&chunk->thread); /* of one that is not pinned perhaps another's: ojo__pin will tell */
-  n->level = OJO__PEEK(&chunk->level);
-  n->ordinal = OJO__PEEK(&chunk->ordinal);
+  ojo__snapshot_place(core, n);
   core->noted_count++;
   return true;
 }
@@ -3414,6 +3420,12 @@ static void ojo__snapshot_list(struct ojo__core *core) {
       if (newest && pinned < all && ojo__snapshot_note(core, (uint32_t)(newest - 1), true))
         pinned++;
     }
+  for (uint32_t i = 0; i < core->noted_count && pinned < all; i++) { /* those that were an end, and are none any more */
+    struct ojo__noted *n = &core->noted[i];
+    if (n->pinned || ojo__lease_number(n->lease) < old || !ojo__pin(core, n)) continue;
+    ojo__snapshot_place(core, n);
+    pinned++;
+  }
   ojo__sort(core->noted, core->noted_count);
 }
 
@@ -3486,7 +3498,8 @@ static void ojo__snapshot_events(struct ojo__core *core) {
         ojo__emit(core, thread, (int)first->level, &told, &core->chunks[n->index], 0, n->committed);
         any = true;
       }
-      if (late) ojo__unpin(core, n);
+      if (late && (OJO__LOAD(&core->chunks[n->index].lease) & OJO__STATE) != OJO__PARKED)
+        ojo__unpin(core, n); /* else at the end, with the others, lest a newer one get in front of it */
     }
     if (!any) continue;
     thread->level[first->level].batch = core->batch.number;
