@@ -1050,7 +1050,10 @@ enum {
   OJO__NESTED_CHUNKS = 16,  /* kept back for nested records while outer ones block */
   OJO__CHUNKS_MIN = 4,
   OJO__SCHEMA_BYTES_MAX = 64 << 20,
-  OJO__BUFFER_BYTES = 512 * 1024, /* conversion and write(2) go through the L2 cache */
+  OJO__BUFFER_BYTES = 1 << 20, /* of slots, converted on their way to the file */
+  OJO__BLOCK_BYTES = 4096,     /* of a file: O_DIRECT wants offsets, lengths and addresses to be multiples of it */
+  OJO__DIRECT_MB_MIN = 500,    /* a second: a disk slower than this is written through the page cache */
+  OJO__DIRECT_REST = 64,       /* files written so before another try */
   OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
   OJO__POOL_VERSION = 3,    /* changes with any struct of the pool */
   OJO__KINDS = 8,           /* of trouble whose log lines are held back for a minute */
@@ -1063,6 +1066,18 @@ enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STAT
 enum { OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
 enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
+#define OJO__BUFFER_ROOM (OJO__BUFFER_BYTES + 2u * OJO__BLOCK_BYTES) /* both of its ends within a block */
+#if defined(O_DIRECT)
+#define OJO__O_DIRECT O_DIRECT
+#elif defined(__O_DIRECT) /* glibc without _GNU_SOURCE */
+#define OJO__O_DIRECT __O_DIRECT
+#elif defined(__x86_64__) || defined(__i386__) /* musl without it */
+#define OJO__O_DIRECT 040000
+#elif defined(__aarch64__) || defined(__arm__)
+#define OJO__O_DIRECT 0200000
+#else
+#define OJO__O_DIRECT 0
+#endif
 #define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
 #define OJO__NONE UINT32_MAX
 
@@ -1147,9 +1162,19 @@ struct ojo__batch { /* the one being written */
   int fd;            /* -1: none */
   int error;         /* errno of what failed; 0: nothing has */
   const char *failed; /* the step that did */
+  bool direct;        /* the file is open for writes past the page cache */
+  uint64_t direct_ns, direct_bytes; /* such writes took, and wrote */
   uint64_t number, us, offset, slots, events, lost, deleted, first_ts, last_ts;
   char name[64];      /* in staging/ */
 };
+struct ojo__transfer { /* bytes on their way to a file */
+  int fd, error;       /* 0, or errno of what ended it */
+  const unsigned char *bytes;
+  size_t length, left;
+  uint64_t at, ns;
+};
+/* ojo__core.handed: a transfer goes to the writer and back */
+enum { OJO__HANDED_NOTHING = 0, OJO__HANDED_OVER = 1, OJO__HANDED_BACK = 2, OJO__HANDED_END = 3 };
 struct ojo__noted { /* a chunk, as a pass, a snapshot or a recoverer found it */
   uint32_t index, thread, level;
   bool pinned;
@@ -1195,8 +1220,14 @@ struct ojo__core {
   uint32_t requested, done, ended;               /* ojo_flush calls; done is a futex */
   uint32_t crash_request;
   /* the flusher's, under pass_lock */
-  unsigned char *buffer;
-  size_t buffer_used;
+  unsigned char *blocks, *buffer; /* memory, and the buffer in it: see ojo__buffer_empty */
+  size_t buffer_used, half;       /* of the memory: the writer may have the other one */
+  struct ojo__transfer transfer;  /* the writer's while it is handed over */
+  uint32_t handed;                /* a futex */
+  uint32_t flusher_tid;
+  bool writer_runs;
+  pthread_t writer;
+  uint32_t direct_rest; /* batches to write through the page cache, before O_DIRECT is tried again */
   unsigned char *copy; /* recovery: a chunk's bytes, which nobody else can change */
   ojo_file_header file; /* of every batch; the pool has the copy that recovery needs */
   struct ojo__batch batch;
@@ -1335,26 +1366,131 @@ static bool ojo__batch_failed(struct ojo__core *core, const char *step) {
   return false;
 }
 
-static bool ojo__write_all(struct ojo__core *core, const void *bytes, size_t length, uint64_t at) {
-  const unsigned char *p = (const unsigned char *)bytes;
-  while (length) {
-    ssize_t done = pwrite(core->batch.fd, p, length, (off_t)at);
+static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+  return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+/* Waits while *word is `value`, at most ns; returns early too. */
+static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
+  struct timespec ts;
+  ts.tv_sec = (time_t)(ns / 1000000000u);
+  ts.tv_nsec = (long)(ns % 1000000000u);
+  ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
+}
+static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
+
+/* Big batches go past the page cache (O_DIRECT) where that works: it costs a tenth of the CPU time, and what the
+ * program has in the cache stays there. What is no whole block goes through the cache: a batch's two ends. The
+ * flusher has a thread of its own write such blocks while it converts the next ones. */
+static void ojo__direct(struct ojo__core *core, bool on) {
+  if (core->batch.direct == on) return;
+  core->batch.direct = on && fcntl(core->batch.fd, F_SETFL, OJO__O_DIRECT) == 0;
+  if (!on) fcntl(core->batch.fd, F_SETFL, 0);
+  else if (!core->batch.direct) core->direct_rest = UINT32_MAX; /* the filesystem can't */
+}
+
+static void ojo__transfer(struct ojo__transfer *w) {
+  uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
+  w->error = 0;
+  while (w->left && !w->error) {
+    ssize_t done = pwrite(w->fd, w->bytes, w->left, (off_t)w->at);
     if (done < 0 && errno == EINTR) continue;
-    if (done == 0) errno = EIO; /* no progress, and no reason given */
-    if (done <= 0) return ojo__batch_failed(core, "write a file");
-    p += done;
-    length -= (size_t)done;
-    at += (uint64_t)done;
+    if (done <= 0) {
+      w->error = done && errno ? errno : EIO; /* no progress, and no reason given */
+      continue;
+    }
+    w->bytes += done;
+    w->left -= (size_t)done;
+    w->at += (uint64_t)done;
   }
+  w->ns = ojo__clock_ns(CLOCK_MONOTONIC) - start;
+}
+
+static bool ojo__transferred(struct ojo__core *core, struct ojo__transfer *w) {
+  if (core->batch.direct) {
+    core->batch.direct_ns += w->ns;
+    core->batch.direct_bytes += w->length - w->left;
+  }
+  if (w->error == EINVAL && core->batch.direct) { /* wants larger blocks, or stopped within one */
+    ojo__direct(core, false);
+    core->direct_rest = OJO__DIRECT_REST;
+    ojo__transfer(w);
+  }
+  errno = w->error;
+  return w->error == 0 || ojo__batch_failed(core, "write a file");
+}
+
+static void *ojo__writer(void *argument) {
+  struct ojo__core *core = (struct ojo__core *)argument;
+  prctl(PR_SET_NAME, "ojo-writer", 0, 0, 0);
+  for (;;) {
+    uint32_t state = OJO__LOAD(&core->handed); /* pairs with ojo__hand_over's release: the transfer */
+    if (state == OJO__HANDED_END) return NULL;
+    if (state == OJO__HANDED_OVER) {
+      ojo__transfer(&core->transfer);
+      OJO__STORE(&core->handed, OJO__HANDED_BACK);
+      ojo__futex_wake(&core->handed);
+    } else {
+      ojo__futex_wait(&core->handed, state, 1000000000u);
+    }
+  }
+}
+
+/* Waits for what was handed over. Before anything else is done with the file. */
+static bool ojo__hand_back(struct ojo__core *core) {
+  while (OJO__LOAD(&core->handed) == OJO__HANDED_OVER) /* pairs with the writer's release */
+    ojo__futex_wait(&core->handed, OJO__HANDED_OVER, 1000000000u);
+  if (OJO__PEEK(&core->handed) != OJO__HANDED_BACK) return true;
+  OJO__SET(&core->handed, OJO__HANDED_NOTHING);
+  return ojo__transferred(core, &core->transfer);
+}
+
+/* Has the writer do core->transfer, in the flusher: whoever else has a pass does it himself. */
+static bool ojo__hand_over(struct ojo__core *core) {
+  if (!core->flusher_tid || OJO__PEEK(&core->pass_tid) != core->flusher_tid) return false;
+  if (!core->writer_runs && pthread_create(&core->writer, NULL, ojo__writer, core) != 0) return false;
+  core->writer_runs = true;
+  core->half ^= 1;
+  OJO__STORE(&core->handed, OJO__HANDED_OVER);
+  ojo__futex_wake(&core->handed);
   return true;
 }
 
-static bool ojo__buffer_write(struct ojo__core *core) {
-  size_t used = core->buffer_used;
+static bool ojo__write(struct ojo__core *core, const void *bytes, size_t length, uint64_t at, bool direct) {
+  struct ojo__transfer *w = &core->transfer;
+  if (!ojo__hand_back(core) || core->batch.error) return false;
+  ojo__direct(core, direct);
+  w->fd = core->batch.fd;
+  w->bytes = (const unsigned char *)bytes;
+  w->length = w->left = length;
+  w->at = at;
+  if (core->batch.direct && ojo__hand_over(core)) return true;
+  ojo__transfer(w);
+  return ojo__transferred(core, w);
+}
+
+/* Empties the buffer, which then starts where batch.offset lies within its block. */
+static void ojo__buffer_empty(struct ojo__core *core) {
+  uintptr_t half = (uintptr_t)core->blocks + core->half * (size_t)OJO__BUFFER_ROOM;
+  core->buffer = (unsigned char *)(ojo__round_up(half, OJO__BLOCK_BYTES) + core->batch.offset % OJO__BLOCK_BYTES);
   core->buffer_used = 0;
-  if (core->batch.error || !ojo__write_all(core, core->buffer, used, core->batch.offset)) return false;
-  core->batch.offset += used;
-  return true;
+}
+
+/* Writes the buffer. Unless it is a batch's `last`, bytes behind its last whole block may stay in it. */
+static bool ojo__buffer_write(struct ojo__core *core, bool last) {
+  struct ojo__batch *b = &core->batch;
+  uint64_t end = b->offset + core->buffer_used;
+  uint64_t from = ojo__round_up(b->offset, OJO__BLOCK_BYTES), to = end - end % OJO__BLOCK_BYTES;
+  if (core->direct_rest || (last && !b->direct) || from >= to) from = to = end;
+  const unsigned char *middle = core->buffer + (from - b->offset), *tail = core->buffer + (to - b->offset);
+  bool ok = (from == b->offset || ojo__write(core, core->buffer, (size_t)(from - b->offset), b->offset, false)) &&
+            (to == from || ojo__write(core, middle, (size_t)(to - from), from, true)) &&
+            (!last || end == to || ojo__write(core, tail, (size_t)(end - to), to, false));
+  size_t rest = ok && !last ? (size_t)(end - to) : 0;
+  if (ok) b->offset = end - rest;
+  ojo__buffer_empty(core);
+  memmove(core->buffer, tail, rest);
+  core->buffer_used = rest;
+  return ok;
 }
 
 static void ojo__batch_zero(struct ojo__core *core, uint64_t number) {
@@ -1365,7 +1501,7 @@ static void ojo__batch_zero(struct ojo__core *core, uint64_t number) {
   b->offset = core->file.header_bytes;
   b->first_ts = UINT64_MAX;
   b->us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
-  core->buffer_used = 0;
+  ojo__buffer_empty(core);
 }
 
 /* A run under construction, at the end of the buffer. */
@@ -1382,7 +1518,7 @@ static ojo_event *ojo__buffer_slot(struct ojo__core *core) {
 /* Room for a run of `bytes`, a THREAD and two EVENTS_DROPPED; its RUN is filled in at its end. */
 static void ojo__run_begin(struct ojo__core *core, struct ojo__open_run *run, struct ojo__thread *thread,
                            uint64_t bytes) {
-  if (core->buffer_used + bytes + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core);
+  if (core->buffer_used + bytes + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core, false);
   run->at = core->buffer + core->buffer_used;
   run->least = UINT64_MAX;
   run->greatest = run->last = run->events = 0;
@@ -1659,7 +1795,7 @@ static bool ojo__file_end(struct ojo__core *core, uint8_t flags) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
   ojo_file_header header = core->file;
-  bool ok = ojo__buffer_write(core) && !b->error;
+  bool ok = ojo__buffer_write(core, true) && !b->error;
   if (pool->overflow == OJO_OVERFLOW_DROP_OLDEST) flags |= OJO_FILE_SNAPSHOT;
   header.flags = (uint8_t)(header.flags | OJO_FILE_COMPLETE | flags);
   header.batch = pool->batches;
@@ -1669,9 +1805,9 @@ static bool ojo__file_end(struct ojo__core *core, uint8_t flags) {
   header.anchor_error_ns = (uint32_t)(core->anchor_error < UINT32_MAX ? core->anchor_error : UINT32_MAX);
   header.crc = 0;
   header.crc = ojo__crc32c(0, &header, sizeof header);
-  ok = ok && ojo__write_all(core, (unsigned char *)pool + core->schema_at, header.header_bytes - sizeof header,
-                            sizeof header);
-  return ok && ojo__write_all(core, &header, sizeof header, 0); /* model: E3 */
+  ok = ok && ojo__write(core, (unsigned char *)pool + core->schema_at, header.header_bytes - sizeof header,
+                        sizeof header, false);
+  return ok && ojo__write(core, &header, sizeof header, 0, false); /* model: E3 */
 }
 
 /* `pool` is a copy of the header: nobody changes it between its check and its use. */
@@ -1791,13 +1927,13 @@ static bool ojo__dead_attach(struct ojo__core *dead, struct ojo__pool *pool, con
   /* A chunk that holds events has at least a page, however many chunks the pool says that it has. */
   dead->noted_room = bytes_present / 4096 < dead->chunk_count ? (uint32_t)(bytes_present / 4096) : dead->chunk_count;
   dead->noted = (struct ojo__noted *)malloc((dead->noted_room + (size_t)1) * sizeof *dead->noted);
-  dead->buffer = (unsigned char *)malloc(OJO__BUFFER_BYTES);
+  dead->blocks = (unsigned char *)malloc(OJO__BUFFER_ROOM);
   dead->copy = (unsigned char *)malloc(OJO__CHUNK_BYTES);
-  return dead->noted && dead->buffer && dead->copy;
+  return dead->noted && dead->blocks && dead->copy;
 }
 static void ojo__dead_detach(struct ojo__core *dead) {
   free(dead->noted);
-  free(dead->buffer);
+  free(dead->blocks);
   free(dead->copy);
 }
 
@@ -2052,6 +2188,10 @@ static int ojo__close_fd(int *fd) {
   *fd = -1;
   return old >= 0 ? close(old) : 0;
 }
+static int ojo__batch_fd_close(struct ojo__core *core) {
+  ojo__hand_back(core);
+  return ojo__close_fd(&core->batch.fd);
+}
 
 static void *ojo__alloc(struct ojo__core *core, size_t bytes) {
   return core->desc.allocator.alloc ? core->desc.allocator.alloc(core->desc.allocator.user, bytes)
@@ -2062,18 +2202,6 @@ static void ojo__free(struct ojo__core *core, void *memory) {
   if (core->desc.allocator.free) core->desc.allocator.free(core->desc.allocator.user, memory);
   else free(memory);
 }
-
-static long ojo__futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
-  return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
-}
-/* Waits while *word is `value`, at most ns; returns early too. */
-static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
-  struct timespec ts;
-  ts.tv_sec = (time_t)(ns / 1000000000u);
-  ts.tv_nsec = (long)(ns % 1000000000u);
-  ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
-}
-static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
 
 /* A deadline set at most `most` ns ahead: a clock that goes back (a restored process) does not put it off. */
 static uint64_t ojo__deadline(uint64_t end, uint64_t now, uint64_t most) {
@@ -3040,7 +3168,7 @@ static void ojo__roll_back(struct ojo__core *core) {
     }
   core->queue_next = core->queue_head; /* model: X2 */
   pool->last_number = pool->batches - 1;
-  ojo__close_fd(&core->batch.fd);
+  ojo__batch_fd_close(core);
   if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0); /* model: X3 */
   core->batch.number = 0;
   core->buffer_used = 0;
@@ -3061,7 +3189,14 @@ static void ojo__batch_give_up(struct ojo__core *core) {
 static bool ojo__batch_close(struct ojo__core *core) {
   while (core->desc.sync && fsync(core->batch.fd) != 0)
     if (errno != EINTR) return ojo__batch_failed(core, "sync a file");
-  return ojo__close_fd(&core->batch.fd) == 0 || ojo__batch_failed(core, "close a file");
+  return ojo__batch_fd_close(core) == 0 || ojo__batch_failed(core, "close a file");
+}
+
+/* A disk that is slower than the page cache takes bytes gets the latter: then a burst need not wait for it. */
+static void ojo__direct_judge(struct ojo__core *core) {
+  struct ojo__batch *b = &core->batch;
+  if (core->direct_rest && core->direct_rest != UINT32_MAX) core->direct_rest--;
+  if (b->direct_ns / 1000 > b->direct_bytes / OJO__DIRECT_MB_MIN) core->direct_rest = OJO__DIRECT_REST;
 }
 
 /* Writes the rest and the header, renames, and frees the chunks that are done with. */
@@ -3083,6 +3218,7 @@ static bool ojo__batch_end(struct ojo__core *core) {
   OJO__SET(&pool->batches, pool->batches + 1); /* model: E6 */
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
+  ojo__direct_judge(core);
   ojo__remember(core, bytes);
   core->batch_target *= 2;
   if (core->batch_target > core->desc.flush_bytes || !core->batch_target) core->batch_target = core->desc.flush_bytes;
@@ -3479,7 +3615,7 @@ static void ojo__snapshot_begin(struct ojo__core *core) {
 }
 
 static void ojo__snapshot_room(struct ojo__core *core) {
-  if (core->buffer_used + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core);
+  if (core->buffer_used + 16 * OJO_SLOT_BYTES > OJO__BUFFER_BYTES) ojo__buffer_write(core, false);
 }
 
 static void ojo__snapshot_events(struct ojo__core *core) {
@@ -3561,7 +3697,7 @@ static bool ojo__snapshot_locked(struct ojo__core *core, const char *path) {
     const char *failed = b->failed;
     if (path) unlink(beside);
     else unlinkat(core->staging_fd, core->batch.name, 0);
-    ojo__close_fd(&b->fd);
+    ojo__batch_fd_close(core);
     OJO__SET(&core->write_errors, core->write_errors + 1);
     if (!core->mute)
       ojo__log_kind(core, (uint32_t)error << 8 | (unsigned char)failed[0], "snapshot of %s%s%s: can't %s: %s",
@@ -3758,6 +3894,7 @@ static void *ojo__flusher(void *argument) {
   uint64_t due = ojo__clock_ns(CLOCK_MONOTONIC) + interval; /* when all must go out, full batch or not */
   bool failed = false;
   prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
+  core->flusher_tid = (uint32_t)syscall(SYS_gettid);
   for (;;) {
     /* wake is read before stop, signalled and requested, which are stored before wake is raised: nothing is
      * missed */
@@ -3797,6 +3934,11 @@ static void *ojo__flusher(void *argument) {
     if (failed) break;
     wait = wait ? (wait < 500000000u ? wait * 2 : 1000000000u) : 20000000u; /* try again after 20 ms .. 1 s */
     ojo__futex_wait(&core->stop, stop, wait);
+  }
+  if (core->writer_runs) {
+    OJO__STORE(&core->handed, OJO__HANDED_END);
+    ojo__futex_wake(&core->handed);
+    pthread_join(core->writer, NULL);
   }
   OJO__STORE(&core->ended, failed ? 2u : 1u); /* ojo_flush calls that came meanwhile wait no longer */
   ojo__futex_wake(&core->done);
@@ -4490,7 +4632,7 @@ static void ojo__release(struct ojo__core *core) {
     ojo__log(core, "can't give the pool's memory back: %s", strerror(errno));
   ojo__close_fd(&core->staging_fd);
   ojo__close_fd(&core->output_fd);
-  ojo__free(core, core->buffer);
+  ojo__free(core, core->blocks);
   ojo__free(core, core->noted);
   ojo__free(core, core->published);
   ojo__free(core, core->types);
@@ -4640,11 +4782,11 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   struct ojo__pool *pool = core->pool;
   if (schema_bytes) memcpy((char *)pool + pool->schema_at, core->schema, schema_bytes);
   memcpy(pool->dir, core->path, sizeof pool->dir);
-  core->buffer = (unsigned char *)ojo__alloc(core, OJO__BUFFER_BYTES);
+  core->blocks = (unsigned char *)ojo__alloc(core, 2 * OJO__BUFFER_ROOM);
   core->noted = (struct ojo__noted *)ojo__alloc(core, (2 * (size_t)core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
-  if (!core->buffer || !core->noted || !core->published) return ojo__no_memory(desc);
+  if (!core->blocks || !core->noted || !core->published) return ojo__no_memory(desc);
   core->t->clock = (uint32_t)core->desc.clock;
   OJO__STORE(&core->t->core, core); /* release, before the generation that leads to it */
   ojo__anchor_take(core, true);

@@ -439,6 +439,90 @@ static void flush_failing(bool closing) {
 static void test_flush_failing(void) { flush_failing(false); }
 static void test_close_failing(void) { flush_failing(true); }
 
+/* ---- batches that go past the page cache, written by a thread of the flusher's ---- */
+
+static uint32_t writers_writes;
+static bool to_fail, slow; /* its first write; every one */
+static int writers_error;
+static void count_writer(enum fault_call call) {
+  char name[16];
+  if (call != FAULT_pwrite || prctl(PR_GET_NAME, name, 0, 0, 0) != 0) return;
+  if (strcmp(name, "ojo-writer") != 0) { /* only O_DIRECT wants larger blocks */
+    if (writers_error == EINVAL) __atomic_store_n(&fault_error[FAULT_pwrite], 0, __ATOMIC_RELEASE);
+    return;
+  }
+  __atomic_fetch_add(&writers_writes, 1, __ATOMIC_RELAXED);
+  if (slow) __atomic_store_n(&fault_slow_ms, 100, __ATOMIC_RELEASE); /* the next one */
+  if (to_fail) __atomic_store_n(&fault_error[FAULT_pwrite], writers_error, __ATOMIC_RELEASE);
+  to_fail = false;
+}
+static bool past_the_cache(void) { /* can files here be written so? */
+  char path[300];
+  snprintf(path, sizeof path, "%s/probe", dir);
+  int fd = open(path, O_WRONLY | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+  bool can = fd >= 0;
+  if (can) close(fd);
+  unlink(path);
+  return can;
+}
+/* Calls fail with `error` until it has shown; of pwrite, from the writer's first on. */
+static void big_batches(const char *what, enum fault_call call, int error, bool interrupts, int part) {
+  ojo_desc d = desc_default();
+  d.buffer_bytes = 64u << 20;
+  d.flush_bytes = 8u << 20;
+  check_remove(dir);
+  memset(attempts, 0, sizeof attempts);
+  ojo_tracer *t = open_tracer(&d);
+  bool can = past_the_cache();
+  writers_writes = 0;
+  __atomic_store_n(&fault_hook, count_writer, __ATOMIC_RELEASE);
+  writers_error = error;
+  to_fail = call == FAULT_pwrite;
+  if (call != FAULT_pwrite && call != FAULT_COUNT) __atomic_store_n(&fault_error[call], error, __ATOMIC_RELEASE);
+  fault_interrupts = interrupts;
+  fault_short = part;
+  record_threads(t, 1, 2, 400000);
+  bool counted = call == FAULT_pwrite && error != EINVAL && can;
+  if (counted) check(wait_errors(t, 2), "%s: errors are counted", what);
+  else check(ojo_flush(t) == OJO_OK, "%s: flush", what);
+  bool writes = call != FAULT_pthread_create && call != FAULT_fcntl;
+  if (can) check((writers_writes > 0) == writes, "%s: %u writes by the writer", what, writers_writes);
+  for (int i = 0; i < FAULT_COUNT; i++) __atomic_store_n(&fault_error[i], 0, __ATOMIC_RELEASE);
+  record_threads(t, 3, 1, 400000);
+  check(ojo_query_stats(t).dropped == 0, "%s: none dropped", what);
+  close_exact(t, what);
+  __atomic_store_n(&fault_hook, NULL, __ATOMIC_RELEASE);
+  fault_interrupts = false;
+  fault_short = 0;
+  check(interrupts || log_lines == (counted ? 2 : 0), "%s: %u log lines, the last: %s", what, log_lines, log_last);
+}
+static void test_big_batches(void) {
+  if (!past_the_cache()) check_skip("big batches", "the file system of build/ has no O_DIRECT: through the cache only");
+  big_batches("big batches", FAULT_COUNT, 0, false, 0);
+  big_batches("big batches, EIO", FAULT_pwrite, EIO, false, 0);
+  big_batches("big batches, disk full", FAULT_pwrite, ENOSPC, false, 0);
+  big_batches("big batches, larger blocks wanted", FAULT_pwrite, EINVAL, false, 0);
+  big_batches("big batches, no O_DIRECT", FAULT_fcntl, EINVAL, false, 0);
+  big_batches("big batches, no second thread", FAULT_pthread_create, EAGAIN, false, 0);
+  big_batches("big batches, EINTR", FAULT_COUNT, 0, true, 0);
+  big_batches("big batches, short writes", FAULT_COUNT, 0, false, 1);
+}
+/* A disk slower than the page cache is spared for a while. */
+static void test_big_batches_slow(void) {
+  ojo_desc d = desc_default();
+  d.buffer_bytes = 64u << 20;
+  d.flush_bytes = 8u << 20;
+  ojo_tracer *t = open_tracer(&d);
+  if (!past_the_cache()) return;
+  struct ojo__core *core = (struct ojo__core *)t->core;
+  slow = true;
+  __atomic_store_n(&fault_hook, count_writer, __ATOMIC_RELEASE);
+  record_threads(t, 1, 1, 1000000);
+  check(ojo_flush(t) == OJO_OK && __atomic_load_n(&core->direct_rest, __ATOMIC_RELAXED) > 0,
+        "slow disk: %u batches go through the cache", core->direct_rest);
+  close_exact(t, "slow disk, big batches");
+}
+
 /* ---- a disk that hangs, directories that vanish ---- */
 
 /* A write that takes more than a second: recorders go on, and drop and count what finds no room; or wait. */
@@ -1103,6 +1187,8 @@ int main(void) {
       {"-recover failing", test_recover_failing, "64m"},
       {"-flush failing", test_flush_failing, "64m"},
       {"-close failing", test_close_failing, "64m"},
+      {"big batches", test_big_batches, "256m"},
+      {"big batches, slow disk", test_big_batches_slow, "256m"},
       {"slow disk, drop", test_slow_drop, "64m"},
       {"slow disk, block", test_slow_block, "64m"},
       {"removed in a batch", test_removed_in_batch, "64m"},
