@@ -1224,7 +1224,7 @@ struct ojo__core {
   size_t buffer_used, half;       /* of the memory: the writer may have the other one */
   struct ojo__transfer transfer;  /* the writer's while it is handed over */
   uint32_t handed;                /* a futex */
-  uint32_t flusher_tid;
+  uint32_t flusher_tid;           /* relaxed, as pass_tid */
   bool writer_runs;
   pthread_t writer;
   uint32_t direct_rest; /* batches to write through the page cache, before O_DIRECT is tried again */
@@ -1446,7 +1446,8 @@ static bool ojo__hand_back(struct ojo__core *core) {
 
 /* Has the writer do core->transfer, in the flusher: whoever else has a pass does it himself. */
 static bool ojo__hand_over(struct ojo__core *core) {
-  if (!core->flusher_tid || OJO__PEEK(&core->pass_tid) != core->flusher_tid) return false;
+  uint32_t flusher = OJO__PEEK(&core->flusher_tid);
+  if (!flusher || OJO__PEEK(&core->pass_tid) != flusher) return false;
   if (!core->writer_runs && pthread_create(&core->writer, NULL, ojo__writer, core) != 0) return false;
   core->writer_runs = true;
   core->half ^= 1;
@@ -3894,7 +3895,7 @@ static void *ojo__flusher(void *argument) {
   uint64_t due = ojo__clock_ns(CLOCK_MONOTONIC) + interval; /* when all must go out, full batch or not */
   bool failed = false;
   prctl(PR_SET_NAME, "ojo-flusher", 0, 0, 0);
-  core->flusher_tid = (uint32_t)syscall(SYS_gettid);
+  OJO__SET(&core->flusher_tid, (uint32_t)syscall(SYS_gettid));
   for (;;) {
     /* wake is read before stop, signalled and requested, which are stored before wake is raised: nothing is
      * missed */

@@ -129,8 +129,8 @@ number='    OJO__STORE(&chunk->batch, core->batch.number); /* model: T2 */
 '
 defect batch_before_published kill_steps "$taken$number" "$number$taken"
 defect rename_early kill_steps '/* Ends a file'"'"'s slots, and' 'static bool ojo__rename(struct ojo__core *core);
-/* Ends a file'"'"'s slots, and' '  return ok && ojo__write_all(core, &header, sizeof header, 0); /* model: E3 */' '  bool early = ok && ojo__rename(core);
-  return ojo__write_all(core, &header, sizeof header, 0) && early;' 'if (!ok || !ojo__rename(core)) { /* model: E4 */' 'if (!ok) {'
+/* Ends a file'"'"'s slots, and' '  return ok && ojo__write(core, &header, sizeof header, 0, false); /* model: E3 */' '  bool early = ok && ojo__rename(core);
+  return ojo__write(core, &header, sizeof header, 0, false) && early;' 'if (!ok || !ojo__rename(core)) { /* model: E4 */' 'if (!ok) {'
 defect unlink_early kill_steps '  uint64_t number = core->batch.number, fresh = ojo__threads(core);
 ' '  uint64_t number = core->batch.number, fresh = ojo__threads(core);
   if (pool->open_batch == number) unlinkat(core->staging_fd, core->batch.name, 0);
