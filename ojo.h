@@ -70,7 +70,9 @@
  *   over; on the thread's own stack nothing is.
  *   ojo_now, ojo_enable, ojo_sample_flows, ojo_set_now and ojo_flow_open are async-signal-safe too; open, close,
  *   flush, recover, snapshot and the queries are not. ojo_snapshot_on_signal and ojo_dump_on_crash are the way
- *   to write from a handler. The flusher thread blocks all signals but those of its own faults.
+ *   to write from a handler. The flusher thread blocks all signals but those of its own faults; so does the
+ *   thread that it starts (ojo-writer) once a batch is larger than 1 MiB: such a batch is written past the page
+ *   cache (O_DIRECT), where the filesystem can and the disk does 500 MB/s, while the next part is converted.
  *
  * FORK, EXEC
  *   After fork the child's copy of every tracer is off, at the cost of the category check that is there anyway;
@@ -101,7 +103,7 @@
  *
  * MEMORY
  *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then
- *   what the recorders are ahead of the flusher. The pool is a file in /dev/shm where that has room, so
+ *   what the recorders are ahead of the flusher; and 1 to 2 MiB to convert in. The pool is a file in /dev/shm where that has room, so
  *   that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's pool becomes
  *   resident as a whole: choose buffer_bytes by how far back it is to reach (2,730 events per 64 KiB).
  *
