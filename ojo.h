@@ -1390,7 +1390,7 @@ static void ojo__direct(struct ojo__core *core, bool on) {
   else if (!core->batch.direct) core->direct_rest = UINT32_MAX; /* the filesystem can't */
 }
 
-static void ojo__transfer(struct ojo__transfer *w) {
+static void ojo__transfer_do(struct ojo__transfer *w) {
   uint64_t start = ojo__clock_ns(CLOCK_MONOTONIC);
   w->error = 0;
   while (w->left && !w->error) {
@@ -1415,7 +1415,7 @@ static bool ojo__transferred(struct ojo__core *core, struct ojo__transfer *w) {
   if (w->error == EINVAL && core->batch.direct) { /* wants larger blocks, or stopped within one */
     ojo__direct(core, false);
     core->direct_rest = OJO__DIRECT_REST;
-    ojo__transfer(w);
+    ojo__transfer_do(w);
   }
   errno = w->error;
   return w->error == 0 || ojo__batch_failed(core, "write a file");
@@ -1428,7 +1428,7 @@ static void *ojo__writer(void *argument) {
     uint32_t state = OJO__LOAD(&core->handed); /* pairs with ojo__hand_over's release: the transfer */
     if (state == OJO__HANDED_END) return NULL;
     if (state == OJO__HANDED_OVER) {
-      ojo__transfer(&core->transfer);
+      ojo__transfer_do(&core->transfer);
       OJO__STORE(&core->handed, OJO__HANDED_BACK);
       ojo__futex_wake(&core->handed);
     } else {
@@ -1467,7 +1467,7 @@ static bool ojo__write(struct ojo__core *core, const void *bytes, size_t length,
   w->length = w->left = length;
   w->at = at;
   if (core->batch.direct && ojo__hand_over(core)) return true;
-  ojo__transfer(w);
+  ojo__transfer_do(w);
   return ojo__transferred(core, w);
 }
 
