@@ -13,6 +13,7 @@
  *
  * A sample is one round: the mean of its threads. What was dropped is in the rows; a dropped event is a call too.
  */
+#include "pin.h"
 #include "scratch.h"
 
 #define OJO_IMPLEMENTATION
@@ -85,6 +86,7 @@ struct run {
   bool recording; /* only the subjects that record, and the clock */
   uint64_t slots; /* that each thread may fill in one turn */
   pthread_barrier_t barrier;
+  uint64_t arrived; /* at the start of a turn */
   uint64_t ns[THREADS_MAX][SUBJECTS]; /* of the round under way */
   struct bench_samples samples[SUBJECTS];
   ojo_stats before;                   /* the turn that is under way */
@@ -136,12 +138,15 @@ static void round_done(struct run *run) {
 static void *work(void *argument) {
   struct worker *self = (struct worker *)argument;
   struct run *run = self->run;
+  uint64_t turn = 0;
   int last = -1;
+  pin_thread(self->index, run->threads);
   for (int r = -1; r < run->rounds; r++) { /* round -1 warms up */
     for (int s = 0; s < SUBJECTS; s++) {
       if (!takes_part(run, s)) continue;
       rest(run, last, s);
       last = r < 0 ? -1 : s;
+      pin_start(&run->arrived, run->threads, ++turn);
       uint64_t start = bench_thread_ns();
       subjects[s].loop(run->t, calls_of(run, s));
       run->ns[self->index][s] = bench_thread_ns() - start;
@@ -244,11 +249,13 @@ struct rate_worker {
   pthread_t id;
   ojo_tracer *t;
   pthread_barrier_t *barrier;
+  int index, threads;
   uint64_t calls, start, end;
 };
 
 static void *rate_work(void *argument) {
   struct rate_worker *self = (struct rate_worker *)argument;
+  pin_thread(self->index, self->threads);
   loop_record(self->t, 1); /* the thread's registration is not the rate's */
   pthread_barrier_wait(self->barrier);
   self->start = bench_wall_ns();
@@ -264,7 +271,8 @@ static double rate_burst(ojo_tracer *t, int threads, uint64_t events) {
   uint64_t start = UINT64_MAX, end = 0;
   pthread_barrier_init(&barrier, NULL, (unsigned)threads);
   for (int i = 0; i < threads; i++) {
-    workers[i] = (struct rate_worker){.t = t, .barrier = &barrier, .calls = events / (uint64_t)threads};
+    workers[i] = (struct rate_worker){.t = t, .barrier = &barrier, .index = i, .threads = threads,
+                                      .calls = events / (uint64_t)threads};
     start_threads(&workers[i].id, rate_work, &workers[i]);
   }
   for (int i = 0; i < threads; i++) {

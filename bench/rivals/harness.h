@@ -7,6 +7,7 @@
  */
 #ifndef HARNESS_H
 #define HARNESS_H
+#include "../pin.h"
 #include "../scratch.h"
 
 #define OJO_IMPLEMENTATION
@@ -62,7 +63,7 @@ static struct rival_case rival_case_ojo(bool at, int threads) {
   c.loop = at ? rival_loop_ojo_at : rival_loop_ojo;
   c.rest = rival_ojo_rest;
   c.lost = rival_ojo_lost;
-  c.events = bench_scale(2000000, 1000000, 200000) / (uint64_t)threads; /* long enough for the flusher to work */
+  c.events = bench_scale(400000, 400000, 50000) / (uint64_t)threads; /* as many as of the fastest rivals */
   return c;
 }
 static struct rival_case rival_case_of(const char *subject, void (*loop)(uint64_t), void (*rest)(void),
@@ -83,6 +84,7 @@ struct rival_worker {
   pthread_barrier_t *barrier;
   struct rival_case *cases;
   int count, rounds, threads, index;
+  uint64_t *arrived;        /* at the start of a turn; of all threads */
   uint64_t cpu_ns, wall_ns; /* of the turn */
   struct rival_worker *all;
 };
@@ -102,11 +104,14 @@ static void rival_turn_done(struct rival_worker *w, struct rival_case *c, bool c
 
 static void *rival_work(void *argument) {
   struct rival_worker *w = (struct rival_worker *)argument;
+  uint64_t turn = 0;
+  pin_thread(w->index, w->threads);
   for (int r = -1; r < w->rounds; r++) /* round -1 warms up */
     for (int i = 0; i < w->count; i++) {
       struct rival_case *c = &w->cases[i];
       uint64_t lost = c->lost ? c->lost() : 0;
-      pthread_barrier_wait(w->barrier);
+      pthread_barrier_wait(w->barrier); /* the last turn's figures have been taken */
+      pin_start(w->arrived, w->threads, ++turn);
       uint64_t wall = bench_wall_ns(), cpu = bench_thread_ns();
       c->loop(c->events);
       w->cpu_ns = bench_thread_ns() - cpu;
@@ -123,11 +128,13 @@ static void *rival_work(void *argument) {
 static void rival_measure(struct rival_case *cases, int count, int threads, int rounds) {
   struct rival_worker workers[RIVAL_THREADS_MAX];
   pthread_barrier_t barrier;
+  uint64_t arrived = 0;
   pthread_barrier_init(&barrier, NULL, (unsigned)threads);
   memset(workers, 0, sizeof workers);
   for (int i = 0; i < threads; i++) {
     struct rival_worker *w = &workers[i];
     w->barrier = &barrier;
+    w->arrived = &arrived;
     w->cases = cases;
     w->count = count;
     w->rounds = rounds;

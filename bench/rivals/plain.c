@@ -64,10 +64,10 @@ static int contended(const char *dir) {
     perror(r->subject);
     return 1;
   }
-  struct rival_case cases[] = {rival_case_ojo(true, 2),
-                               rival_case_of(r->subject_at, r->loop_at, r->rest, r->lost,
-                                             bench_scale(400000, 400000, 40000), "ojo_record_at")};
-  cases[0].events = bench_scale(4000000, 2000000, 200000); /* as long as a turn of the ring, about */
+  uint64_t events = bench_scale(400000, 400000, 40000);
+  struct rival_case cases[] = {
+    rival_case_ojo(true, 2), rival_case_of(r->subject_at, r->loop_at, r->rest, r->lost, events, "ojo_record_at")};
+  cases[0].events = events;
   rival_measure(cases, 2, 2, (int)bench_scale(21, 9, 1));
   rival_rows("contended", cases, 2, 2, false, r->subject);
   rival_rows("contended", cases, 2, 2, true, r->subject);

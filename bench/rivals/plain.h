@@ -91,7 +91,7 @@ static RIVAL_UNUSED uint64_t write_close(void) {
 
 /* ---- one ring: places reserved by compare-and-swap, published each by its own number ---------- */
 
-enum { RING_SLOTS = 1 << 20, RING_BATCH = 4096 }; /* 32 MiB; slots that the consumer takes at once */
+enum { RING_SLOTS = 1 << 22, RING_BATCH = 4096 }; /* 128 MiB; slots that the consumer takes at once */
 
 struct ring_slot {
   uint64_t published; /* 1 + the event's number; producer: release. Consumer: acquire */
