@@ -24,9 +24,11 @@ static inline void pin_thread(int index, int threads) {
   }
 }
 
-/* Waits actively, so that all of `threads` go on within a microsecond of each other; `round` counts from 1. */
+/* Waits actively, so that all of `threads` go on within a microsecond of each other; `round` counts from 1. After a
+ * while it lets others run: there may be fewer processors than threads. */
 static inline void pin_start(uint64_t *arrived, int threads, uint64_t round) {
   __atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL);
-  while (__atomic_load_n(arrived, __ATOMIC_ACQUIRE) < (uint64_t)threads * round) sched_yield();
+  for (int spins = 0; __atomic_load_n(arrived, __ATOMIC_ACQUIRE) < (uint64_t)threads * round; spins++)
+    if (spins > 200000) sched_yield();
 }
 #endif

@@ -3,7 +3,8 @@
  * harness.h - a rival beside ojo, by turns, with the same 24 bytes of fields, while the consumers of both run
  *
  * A sample is one turn of all threads: the mean of their CPU time (or of the wall time that their loops took) per
- * event. Between turns the consumers come to rest. What was lost is counted; a lost event was a call too.
+ * event. Between turns the consumers come to rest. What was lost is counted; a lost event was a call too. Where two
+ * threads are to meet, a turn in which one of them lost its processor, and the other one was alone, does not count.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -12,6 +13,8 @@
 
 #define OJO_IMPLEMENTATION
 #include "../../ojo.h"
+
+#include <sys/resource.h>
 
 enum { RIVAL_THREADS_MAX = 4, RIVAL_CASES_MAX = 4 };
 
@@ -23,6 +26,7 @@ struct rival_case {
   uint64_t (*lost)(void);  /* so far; NULL: counted in the end, by the caller */
   uint64_t events;         /* of each thread in a turn */
   const char *against;     /* the subject of another case; NULL: none */
+  bool undisturbed;        /* only turns in which no thread was switched away */
   struct bench_samples cpu, wall;
   uint64_t dropped;
 };
@@ -86,20 +90,28 @@ struct rival_worker {
   int count, rounds, threads, index;
   uint64_t *arrived;        /* at the start of a turn; of all threads */
   uint64_t cpu_ns, wall_ns; /* of the turn */
+  long switches;
   struct rival_worker *all;
 };
 
 static void rival_turn_done(struct rival_worker *w, struct rival_case *c, bool counts) {
   uint64_t cpu = 0, wall = 0;
+  long switches = 0;
   for (int i = 0; i < w->threads; i++) {
+    switches += w->all[i].switches;
     cpu += w->all[i].cpu_ns;
     wall += w->all[i].wall_ns;
   }
-  if (counts) {
+  if (counts && (!c->undisturbed || !switches)) {
     bench_add(&c->cpu, (double)cpu / (double)(c->events * (uint64_t)w->threads));
     bench_add(&c->wall, (double)wall / (double)(c->events * (uint64_t)w->threads));
   }
   c->rest();
+}
+
+static long rival_switches(void) {
+  struct rusage u;
+  return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_nvcsw + u.ru_nivcsw;
 }
 
 static void *rival_work(void *argument) {
@@ -112,10 +124,12 @@ static void *rival_work(void *argument) {
       uint64_t lost = c->lost ? c->lost() : 0;
       pthread_barrier_wait(w->barrier); /* the last turn's figures have been taken */
       pin_start(w->arrived, w->threads, ++turn);
+      long switches = rival_switches();
       uint64_t wall = bench_wall_ns(), cpu = bench_thread_ns();
       c->loop(c->events);
       w->cpu_ns = bench_thread_ns() - cpu;
       w->wall_ns = bench_wall_ns() - wall;
+      w->switches = rival_switches() - switches;
       pthread_barrier_wait(w->barrier);
       if (w->index) continue;
       rival_turn_done(w, c, r >= 0);
