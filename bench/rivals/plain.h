@@ -122,8 +122,8 @@ static RIVAL_UNUSED bool ring_drain(void) {
     __atomic_fetch_add(&ring.lost, count, __ATOMIC_RELAXED);
   return true;
 }
-/* It sleeps for a hundredth of a second, as ojo's flusher sleeps: it would take turns with the producers otherwise where
- * there are few processors, who would then hardly meet. The ring has room for what they record meanwhile. */
+/* It sleeps for a hundredth of a second, as ojo's flusher sleeps: where there are few processors it would take turns
+ * with the producers otherwise, who would then hardly meet. The ring has room for what they record meanwhile. */
 static RIVAL_UNUSED void *ring_consume(void *unused) {
   const struct timespec pause = {0, 10000000};
   (void)unused;
