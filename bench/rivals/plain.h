@@ -91,7 +91,10 @@ static RIVAL_UNUSED uint64_t write_close(void) {
 
 /* ---- one ring: places reserved by compare-and-swap, published each by its own number ---------- */
 
-enum { RING_SLOTS = 1 << 22, RING_BATCH = 4096 }; /* 128 MiB; slots that the consumer takes at once */
+#ifndef RING_SLOTS
+#define RING_SLOTS (1 << 22) /* 128 MiB */
+#endif
+enum { RING_BATCH = 4096 }; /* slots that the consumer takes at once */
 
 struct ring_slot {
   uint64_t published; /* 1 + the event's number; producer: release. Consumer: acquire */
