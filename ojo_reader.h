@@ -80,7 +80,8 @@
  *   400); the flow table, if it is asked for: 524,288 flows (40 MiB), 8 MiB of their texts.
  *   What is beyond a bound is reported as an error. A run of ours (64 KiB) is always sorted exactly; in a
  *   longer one an event may stand 32,768 events from its place.
- *   Usual: below 1 MiB. Pages of finished runs are given back to the system.
+ *   Usual: below 1 MiB. Of the files under way up to 128 MiB stay mapped, which is the page cache's memory;
+ *   of those beyond, pages of finished runs are given back to the system.
  *   A pipe's bytes go to an unlinked file in TMPDIR or /tmp first: at most 16 GiB.
  *
  * CAVEATS
@@ -327,6 +328,7 @@ OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out);
 #define OJO__R_SCHEMAS_BYTES_MAX (16u << 20)
 #define OJO__R_SPOOL_BYTES_MAX (UINT64_C(16) << 30)
 #define OJO__R_SCAN_RELEASE_BYTES (2u << 20)
+#define OJO__R_KEPT_BYTES_MAX (128u << 20) /* of files under way: see ojo__r_keep */
 #define OJO__R_UNKNOWN_MAX 1024u /* undescribed types whose names are kept */
 #define OJO__R_HEADER_BYTES 144u
 #define OJO__R_V1_HEADER_BYTES 24u
@@ -403,6 +405,7 @@ struct ojo__r_file {
   size_t run_capacity;
   uint32_t run_count, run_at, cursors;
   uint64_t bytes_read; /* of runs that are finished: they are in the reader's sum */
+  uint64_t kept_bytes; /* of its mapping: in the reader's sum */
   uint64_t resume; /* where the index stopped for want of room; 0: it is complete */
   /* a snapshot among others: see >>snapshots */
   struct ojo__r_piece *pieces; /* all that is given of it */
@@ -572,7 +575,7 @@ struct ojo_reader {
   size_t pending_capacity;
   uint32_t pending_count;
   struct ojo__r_cursor *spare; /* linked by `begin` */
-  uint64_t runs_indexed, sort_events;
+  uint64_t runs_indexed, sort_events, kept_bytes;
   struct ojo__r_ref *scratch;
   size_t scratch_capacity;
   uint64_t bytes_read, bytes_total;
@@ -728,8 +731,8 @@ static uint64_t ojo__r_load64(const unsigned char *p) {
 
 #define OJO__R_ERROR_HASH 4096u
 
-/* `text` is a literal, or `own`: then it is copied. The same error, found again by another pass, is counted once (of the first 3,072
- * different ones). */
+/* `text` is a literal, or `own`: then it is copied. The same error, found again by another pass, is counted
+ * once (of the first 3,072 different ones). */
 static void ojo__r_note_error(ojo_reader *r, const char *path, uint64_t offset, ojo_result result,
                               const char *text, bool own) {
   uint64_t name = ojo__fnv1a(path, strlen(path)) ^ ojo__r_mix(offset) ^ ojo__fnv1a(text, strlen(text));
@@ -3451,6 +3454,15 @@ static bool ojo__r_index_room(ojo_reader *r, struct ojo__r_file *f, uint64_t at)
   r->runs_indexed += f->run_capacity - before;
   return true;
 }
+/* Looking at a RUN brings 64 KiB around it in, that is all of a file of ours. It is wanted soon, and to give its
+ * pages back one by one, and map them again, costs a tenth of the merge's time. Large files are not kept. */
+static void ojo__r_keep(ojo_reader *r, struct ojo__r_file *f) {
+  if (!f->kept_bytes && r->kept_bytes + f->map.bytes <= OJO__R_KEPT_BYTES_MAX) {
+    f->kept_bytes = f->map.bytes;
+    r->kept_bytes += f->kept_bytes;
+  }
+  if (!f->kept_bytes) ojo__r_release(&f->map, 0, f->map.bytes);
+}
 /* The file's runs from `at` on, by time; or its pieces from number `at` on. Where the index's bound (524,288
  * runs over all open files) allows no more, the rest of the file is indexed when these are out, and
  * reported: its events may come late. */
@@ -3483,7 +3495,7 @@ static void ojo__r_index_file(ojo_reader *r, struct ojo__r_file *f, uint64_t at)
   }
   if (!ojo__r_sort(r, f->runs, f->run_count))
     ojo__r_error(r, f->path, at, OJO_ERR_MEMORY, "no memory to sort the runs: events may come late");
-  ojo__r_release(&f->map, 0, f->map.bytes); /* looking at a RUN brings 64 KiB around it in */
+  ojo__r_keep(r, f);
 }
 static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
   if (!ojo__r_map_file(r, f, &f->map)) return false;
@@ -3507,6 +3519,8 @@ static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
 }
 static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
   ojo__r_unmap(&f->map);
+  r->kept_bytes -= f->kept_bytes;
+  f->kept_bytes = 0;
   r->runs_indexed -= f->runs ? f->run_capacity : 0;
   ojo__r_free(r, f->runs);
   f->runs = NULL;
@@ -3636,7 +3650,7 @@ static void ojo__r_leave(ojo_reader *r, struct ojo__r_cursor *c) {
   r->bytes_read += to - from;
   f->cursors--;
   if (f->cursors == 0 && f->run_at == f->run_count) ojo__r_close_file(r, f);
-  else ojo__r_release(&f->map, from, to);
+  else if (!f->kept_bytes) ojo__r_release(&f->map, from, to);
   if (r->leaves > 64 && r->active < r->leaves / 8) ojo__r_resize_tree(r, r->leaves / 4);
 }
 
@@ -3817,12 +3831,11 @@ static bool ojo__r_next_version1(ojo_reader *r, struct ojo__r_cursor *c, ojo_rea
 }
 /* *e as the slot tells it, but for what is rare: an extension, the application's types, EVENTS_DROPPED. Without
  * a branch on SIZED: of many threads at once no predictor can know which event is. */
-static inline void ojo__r_fill(const struct ojo__r_cursor *c, ojo_reader_event *e, uint64_t ts, uint64_t word,
-                               uint64_t payload, bool range) {
-  uint64_t sized = word / OJO_SIZED & 1, mask = (uint64_t)0 - sized;
-  uint64_t value = payload & (mask >> (64 - OJO_SIZED_VALUE_BITS) | ~mask);
-  uint64_t time = c->base + ts;
-  e->time_ns = OJO__UNLIKELY(time < ts) ? UINT64_MAX : time;
+static inline void ojo__r_fill(const struct ojo__r_cursor *c, ojo_reader_event *e, uint64_t time, uint64_t ts,
+                               uint64_t word, uint64_t payload, bool range) {
+  uint64_t mask = (uint64_t)0 - (word / OJO_SIZED & 1); /* all ones: SIZED */
+  uint64_t value = payload & ~(mask << OJO_SIZED_VALUE_BITS);
+  e->time_ns = time;
   e->ts = ts;
   e->flow = word >> 32;
   e->type = word & OJO_TYPE_MASK;
@@ -3834,7 +3847,7 @@ static inline void ojo__r_fill(const struct ojo__r_cursor *c, ojo_reader_event *
   e->trace = c->trace;
   e->level = c->level;
   e->category = (uint8_t)(word >> 8 & 15);
-  e->has_number = sized;
+  e->has_number = (word & OJO_SIZED) != 0;
 }
 /* The next event, whatever it is and whosever turn. */
 static OJO__R_RARE bool ojo__r_next_any(ojo_reader *r, ojo_reader_event *e) {
@@ -3857,7 +3870,7 @@ static OJO__R_RARE bool ojo__r_next_any(ojo_reader *r, ojo_reader_event *e) {
       }
       c->at = next;
       if (type == OJO_THREAD) continue;
-      ojo__r_fill(c, e, ts, word, payload, ojo__r_standard_range(type));
+      ojo__r_fill(c, e, ojo__r_add(c->base, ts), ts, word, payload, ojo__r_standard_range(type));
       if (type == OJO_EVENTS_DROPPED) e->flow = 0;
       if (type >= OJO_APPLICATION_TYPE_FIRST) {
         e->category = 16;
@@ -3881,11 +3894,12 @@ OJO_READER_API bool ojo_reader_next(ojo_reader *r, ojo_reader_event *e) {
   /* three loads rather than a struct, which the compiler would copy to the stack and read back */
   uint64_t ts = ojo__r_load64(p), word = ojo__r_load64(p + 8), payload = ojo__r_load64(p + 16);
   uint32_t type = (uint32_t)word & ~OJO_SIZED; /* with an extension it is beyond all types */
+  uint64_t time = c->base + ts;
   if (OJO__UNLIKELY(ts > r->ts_last || p + OJO_SLOT_BYTES > ojo__r_gone_now(c) ||
-                    type - 1 >= OJO_EVENTS_DROPPED - 1u))
+                    type - 1 >= OJO_EVENTS_DROPPED - 1u || time < ts))
     return ojo__r_next_any(r, e);
   c->at = p + OJO_SLOT_BYTES;
-  ojo__r_fill(c, e, ts, word, payload, ojo__r_standard_range(type));
+  ojo__r_fill(c, e, time, ts, word, payload, ojo__r_standard_range(type));
   return OJO__LIKELY(!ojo__r_stopped(r));
 }
 
@@ -4027,8 +4041,9 @@ static void ojo__r_drop_merge(ojo_reader *r) {
     f->runs = NULL;
     f->run_capacity = 0;
     f->run_count = f->run_at = f->cursors = 0;
-    f->bytes_read = 0;
+    f->bytes_read = f->kept_bytes = 0;
   }
+  r->kept_bytes = 0;
   ojo__r_unmap(&r->scan_map);
   r->scan_open = false;
   r->scan_file = 0;
@@ -4160,7 +4175,8 @@ OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *view
   for (; r->scan_file < r->file_count; r->scan_file++) {
     struct ojo__r_file *f = r->files[r->scan_file];
     if (!r->scan_open) {
-      if (f->version == 1 || (f->planned ? f->piece_count == 0 : f->skip) || f->slot_count == 0 || !ojo__r_map_file(r, f, &r->scan_map))
+      if (f->version == 1 || (f->planned ? f->piece_count == 0 : f->skip) || f->slot_count == 0 ||
+          !ojo__r_map_file(r, f, &r->scan_map))
         continue;
       r->scan_open = true;
       r->scan_at = r->scan_released = f->planned ? 0 : f->header_bytes;
