@@ -80,7 +80,8 @@
  *   400); the flow table, if it is asked for: 524,288 flows (40 MiB), 8 MiB of their texts.
  *   What is beyond a bound is reported as an error. A run of ours (64 KiB) is always sorted exactly; in a
  *   longer one an event may stand 32,768 events from its place.
- *   Usual: below 1 MiB. Pages of finished runs are given back to the system.
+ *   Usual: below 1 MiB. Of the files under way up to 128 MiB stay mapped, which is the page cache's memory;
+ *   of those beyond, pages of finished runs are given back to the system.
  *   A pipe's bytes go to an unlinked file in TMPDIR or /tmp first: at most 16 GiB.
  *
  * CAVEATS
@@ -327,6 +328,7 @@ OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out);
 #define OJO__R_SCHEMAS_BYTES_MAX (16u << 20)
 #define OJO__R_SPOOL_BYTES_MAX (UINT64_C(16) << 30)
 #define OJO__R_SCAN_RELEASE_BYTES (2u << 20)
+#define OJO__R_KEPT_BYTES_MAX (128u << 20) /* of files under way: see ojo__r_keep */
 #define OJO__R_UNKNOWN_MAX 1024u /* undescribed types whose names are kept */
 #define OJO__R_HEADER_BYTES 144u
 #define OJO__R_V1_HEADER_BYTES 24u
@@ -403,6 +405,7 @@ struct ojo__r_file {
   size_t run_capacity;
   uint32_t run_count, run_at, cursors;
   uint64_t bytes_read; /* of runs that are finished: they are in the reader's sum */
+  uint64_t kept_bytes; /* of its mapping: in the reader's sum */
   uint64_t resume; /* where the index stopped for want of room; 0: it is complete */
   /* a snapshot among others: see >>snapshots */
   struct ojo__r_piece *pieces; /* all that is given of it */
@@ -467,9 +470,17 @@ struct ojo__r_known { /* of a thread, from all files */
 
 /* A run under way in the merge. [at, segment_end) is checked: whole events, times ascending. */
 struct ojo__r_cursor {
-  const unsigned char *at, *segment_end, *end, *begin;
+  /* what ojo_reader_next reads for each event, in one cache line */
+  const unsigned char *at, *at_end; /* events in order; with a window one alone */
+  const uintptr_t *gone;            /* of its file: see ojo__r_gone */
+  uint64_t base;
+  uint32_t thread, trace;
+  uint16_t level;
+  bool careful, version1; /* careful: of version 1, or there are filters */
+
+  const unsigned char *segment_end, *end, *begin;
   const unsigned char *accounted; /* losses, threads and flows before this are counted */
-  uint64_t base, key, head_ts;    /* of the event at `at`; key = unix time */
+  uint64_t key, head_ts;          /* of the event at `at` when it was loaded; key = unix time */
   uint64_t last_ts;             /* the greatest handed out before at; in a segment: before the segment */
   uint64_t segment_last;        /* the segment's greatest */
   uint64_t run_first, run_last; /* as RUN says */
@@ -477,8 +488,7 @@ struct ojo__r_cursor {
   struct ojo__r_file *file;
   struct ojo__r_ref *window; /* sorted: the run, or the next part of it; NULL: it is in order */
   uint32_t window_count, window_at, window_emit, window_capacity;
-  uint32_t thread, leaf, row; /* row: index + 1 of an EVENTS_DROPPED that is given from `told` */
-  uint16_t level;
+  uint32_t leaf, row; /* row: index + 1 of an EVENTS_DROPPED that is given from `told` */
   bool unsorted;
 };
 struct ojo__r_node { /* of the tournament tree: the earliest of the leaves below */
@@ -549,15 +559,13 @@ struct ojo__r_unknown {
 #define OJO__R_STANDARD_MAX 128u
 
 struct ojo_reader {
-  /* what ojo_reader_next reads for each event: the stretch of the current run that nothing else precedes */
-  const unsigned char *at, *at_end, *end;
-  uint64_t ts_last, base;
-  const uintptr_t *gone; /* of its file: see ojo__r_gone */
-  uint32_t thread, trace;
-  uint16_t level;
-  bool version1, filtered;
+  /* what ojo_reader_next reads for each event: the run whose turn it is, and how long that is so */
+  struct ojo__r_cursor *current; /* or `nothing` */
+  uint64_t ts_last;
   int stop;
-  struct ojo__r_cursor *current;
+  bool filtered;
+  const unsigned char *turn; /* where the turn began */
+  struct ojo__r_cursor nothing; /* a run without events */
 
   /* the merge */
   struct ojo__r_node *tree; /* 1: the earliest; leaf i is at leaves + i */
@@ -567,7 +575,7 @@ struct ojo_reader {
   size_t pending_capacity;
   uint32_t pending_count;
   struct ojo__r_cursor *spare; /* linked by `begin` */
-  uint64_t runs_indexed, sort_events;
+  uint64_t runs_indexed, sort_events, kept_bytes;
   struct ojo__r_ref *scratch;
   size_t scratch_capacity;
   uint64_t bytes_read, bytes_total;
@@ -723,8 +731,8 @@ static uint64_t ojo__r_load64(const unsigned char *p) {
 
 #define OJO__R_ERROR_HASH 4096u
 
-/* `text` is a literal, or `own`: then it is copied. The same error, found again by another pass, is counted once (of the first 3,072
- * different ones). */
+/* `text` is a literal, or `own`: then it is copied. The same error, found again by another pass, is counted
+ * once (of the first 3,072 different ones). */
 static void ojo__r_note_error(ojo_reader *r, const char *path, uint64_t offset, ojo_result result,
                               const char *text, bool own) {
   uint64_t name = ojo__fnv1a(path, strlen(path)) ^ ojo__r_mix(offset) ^ ojo__fnv1a(text, strlen(text));
@@ -3199,21 +3207,26 @@ static void ojo__r_next_segment(ojo_reader *r, struct ojo__r_cursor *c) {
   uint64_t left = (uint64_t)(c->end - p), first = UINT64_MAX, last = c->last_ts = c->segment_last;
   const unsigned char *stop = left > OJO__R_SEGMENT_BYTES ? p + OJO__R_SEGMENT_BYTES : c->end;
   bool version1 = c->file->version == 1, sorted = !c->unsorted || left <= OJO__R_SEGMENT_BYTES;
+  bool bulk = !version1 && !r->learning;
   while (p < stop && sorted) {
     uint64_t ts = ojo__r_load64(p);
     uint32_t bytes = OJO_SLOT_BYTES;
     /* not the bulk: extensions, the application's types, Meta, and 0 */
-    if (version1 || r->learning || (ojo__r_type_at(p) & ~OJO_SIZED) - 1 >= OJO_EVENTS_DROPPED - 1u) {
-      bytes = ojo__r_measure(r, c, p);
-      if (bytes == 0) break;
-      if (ojo__r_hidden(c, p)) {
-        ojo__r_account(r, c, p, bytes);
-        if (c->at == p) c->at += bytes; /* THREAD stands before what its thread recorded */
-        p += bytes;
-        continue;
-      }
-      if (ts >= last) ojo__r_account(r, c, p, bytes);
+    if (OJO__LIKELY(bulk && (ojo__r_type_at(p) & ~OJO_SIZED) - 1 < OJO_EVENTS_DROPPED - 1u && ts >= last)) {
+      first = ts < first ? ts : first;
+      last = ts;
+      p += OJO_SLOT_BYTES;
+      continue;
     }
+    bytes = ojo__r_measure(r, c, p);
+    if (bytes == 0) break;
+    if (ojo__r_hidden(c, p)) {
+      ojo__r_account(r, c, p, bytes);
+      if (c->at == p) c->at += bytes; /* THREAD stands before what its thread recorded */
+      p += bytes;
+      continue;
+    }
+    if (ts >= last) ojo__r_account(r, c, p, bytes);
     sorted = ts >= last;
     first = ts < first ? ts : first;
     last = ts;
@@ -3234,12 +3247,12 @@ static void ojo__r_next_segment(ojo_reader *r, struct ojo__r_cursor *c) {
     ojo__r_cursor_error(r, c, c->begin, "times go back in a run that is not marked UNSORTED");
   ojo__r_open_window(r, c);
 }
-/* Moves to the next event. False: the run is at its end. */
-static bool ojo__r_load(ojo_reader *r, struct ojo__r_cursor *c) {
+static OJO__R_RARE bool ojo__r_load_slow(ojo_reader *r, struct ojo__r_cursor *c) {
   for (;;) {
     if (c->window) {
       if (c->window_at == c->window_emit && !ojo__r_fill_window(r, c)) return false;
-      c->at = c->begin + c->window[c->window_at].at;
+      c->at = c->row ? (const unsigned char *)r->told[c->row - 1].slot : c->begin + c->window[c->window_at].at;
+      c->at_end = c->at + 1;
       c->head_ts = c->window[c->window_at++].key;
       break;
     }
@@ -3250,10 +3263,19 @@ static bool ojo__r_load(ojo_reader *r, struct ojo__r_cursor *c) {
       uint32_t bytes = ojo__r_measure(r, c, c->at);
       c->at = bytes ? c->at + bytes : c->end;
     } else {
+      c->at_end = c->segment_end;
       c->head_ts = ojo__r_load64(c->at);
       break;
     }
   }
+  c->key = ojo__r_add(c->base, c->head_ts);
+  return true;
+}
+/* Moves to the next event. False: the run is at its end. */
+static inline bool ojo__r_load(ojo_reader *r, struct ojo__r_cursor *c) {
+  if (OJO__UNLIKELY(c->window || c->at >= c->at_end || (ojo__r_type_at(c->at) & OJO_TYPE_MASK) == OJO_THREAD))
+    return ojo__r_load_slow(r, c);
+  c->head_ts = ojo__r_load64(c->at);
   c->key = ojo__r_add(c->base, c->head_ts);
   return true;
 }
@@ -3286,30 +3308,35 @@ static bool ojo__r_before(const struct ojo__r_cursor *a, const struct ojo__r_cur
   if (f != g) return f->sequence < g->sequence;
   return a->begin < b->begin;
 }
-/* Plays the leaf's way up the tree. Returns the least key among those that it met: if the leaf's cursor
- * comes out on top, that is how far it may go on before anyone else's turn. The siblings' places follow
- * from the leaf alone, so that their loads do not wait for each other, and the choice is a mask, not a
+/* Plays the leaf's way up the tree. Returns who comes out on top, and the least key among those that the leaf
+ * met: if its cursor is on top, that is how far it may go on before anyone else's turn. The siblings' places
+ * follow from the leaf alone, so that their loads do not wait for each other, and the choice is made without a
  * branch: at random interleave no predictor can know it. */
-static inline uint64_t ojo__r_play(ojo_reader *r, uint32_t leaf, uint64_t key, struct ojo__r_cursor *c) {
+struct ojo__r_played {
+  struct ojo__r_cursor *first;
+  uint64_t rival;
+};
+static inline struct ojo__r_played ojo__r_play(ojo_reader *r, uint32_t leaf, uint64_t key,
+                                               struct ojo__r_cursor *c) {
   struct ojo__r_node *tree = r->tree;
   uint32_t i = r->leaves + leaf;
-  uint64_t rival = UINT64_MAX;
+  struct ojo__r_played played;
+  played.rival = UINT64_MAX;
   tree[i].key = key;
   tree[i].cursor = c;
   for (; i > 1; i >>= 1) {
     const struct ojo__r_node *other = &tree[i ^ 1];
     uint64_t other_key = other->key;
     struct ojo__r_cursor *other_cursor = other->cursor;
-    bool lost = other_key < key;
-    if (OJO__UNLIKELY(other_key == key)) lost = ojo__r_before(other_cursor, c);
-    uint64_t mask = (uint64_t)0 - (uint64_t)lost;
-    rival = other_key < rival ? other_key : rival;
-    key ^= (key ^ other_key) & mask;
-    c = (struct ojo__r_cursor *)((uintptr_t)c ^ (((uintptr_t)c ^ (uintptr_t)other_cursor) & mask));
+    if (OJO__UNLIKELY(other_key == key) && ojo__r_before(other_cursor, c)) c = other_cursor;
+    played.rival = other_key < played.rival ? other_key : played.rival;
+    c = other_key < key ? other_cursor : c;
+    key = other_key < key ? other_key : key;
     tree[i >> 1].key = key;
     tree[i >> 1].cursor = c;
   }
-  return rival;
+  played.first = c;
+  return played;
 }
 /* The least key of all other leaves: how far the winner's leaf may go on. */
 static inline uint64_t ojo__r_rival(const ojo_reader *r, uint32_t leaf) {
@@ -3427,6 +3454,15 @@ static bool ojo__r_index_room(ojo_reader *r, struct ojo__r_file *f, uint64_t at)
   r->runs_indexed += f->run_capacity - before;
   return true;
 }
+/* Looking at a RUN brings 64 KiB around it in, that is all of a file of ours. It is wanted soon, and to give its
+ * pages back one by one, and map them again, costs a tenth of the merge's time. Large files are not kept. */
+static void ojo__r_keep(ojo_reader *r, struct ojo__r_file *f) {
+  if (!f->kept_bytes && r->kept_bytes + f->map.bytes <= OJO__R_KEPT_BYTES_MAX) {
+    f->kept_bytes = f->map.bytes;
+    r->kept_bytes += f->kept_bytes;
+  }
+  if (!f->kept_bytes) ojo__r_release(&f->map, 0, f->map.bytes);
+}
 /* The file's runs from `at` on, by time; or its pieces from number `at` on. Where the index's bound (524,288
  * runs over all open files) allows no more, the rest of the file is indexed when these are out, and
  * reported: its events may come late. */
@@ -3459,7 +3495,7 @@ static void ojo__r_index_file(ojo_reader *r, struct ojo__r_file *f, uint64_t at)
   }
   if (!ojo__r_sort(r, f->runs, f->run_count))
     ojo__r_error(r, f->path, at, OJO_ERR_MEMORY, "no memory to sort the runs: events may come late");
-  ojo__r_release(&f->map, 0, f->map.bytes); /* looking at a RUN brings 64 KiB around it in */
+  ojo__r_keep(r, f);
 }
 static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
   if (!ojo__r_map_file(r, f, &f->map)) return false;
@@ -3483,6 +3519,8 @@ static bool ojo__r_open_file(ojo_reader *r, struct ojo__r_file *f) {
 }
 static void ojo__r_close_file(ojo_reader *r, struct ojo__r_file *f) {
   ojo__r_unmap(&f->map);
+  r->kept_bytes -= f->kept_bytes;
+  f->kept_bytes = 0;
   r->runs_indexed -= f->runs ? f->run_capacity : 0;
   ojo__r_free(r, f->runs);
   f->runs = NULL;
@@ -3503,6 +3541,7 @@ static bool ojo__r_open_row(ojo_reader *r, struct ojo__r_cursor *c, uint32_t row
   c->window = (struct ojo__r_ref *)ojo__r_alloc(r, sizeof *c->window);
   if (!c->window) return false;
   c->row = row;
+  c->gone = &ojo__r_never;
   c->window[0].key = r->told[row - 1].slot[0].ts;
   c->window_count = c->window_emit = c->window_capacity = 1;
   c->segment_end = c->end;
@@ -3556,8 +3595,12 @@ static struct ojo__r_cursor *ojo__r_open_run(ojo_reader *r, struct ojo__r_file *
   c->run_first = run.slot.ts;
   c->run_last = run.run.last_ts;
   c->ordinal = run.run.first_ordinal;
+  c->gone = f->map.guard ? &f->map.guard->gone : &ojo__r_never;
   c->thread = run.slot.flow;
+  c->trace = f->trace;
   c->level = run.run.level;
+  c->version1 = f->version == 1;
+  c->careful = c->version1 || r->filtered;
   c->unsorted = (run.run.flags & OJO_RUN_UNSORTED) != 0;
   if (f->version != 1) {
     struct ojo__r_thread *t = ojo__r_thread_of(r, f->trace, c->thread, true);
@@ -3607,7 +3650,7 @@ static void ojo__r_leave(ojo_reader *r, struct ojo__r_cursor *c) {
   r->bytes_read += to - from;
   f->cursors--;
   if (f->cursors == 0 && f->run_at == f->run_count) ojo__r_close_file(r, f);
-  else ojo__r_release(&f->map, from, to);
+  else if (!f->kept_bytes) ojo__r_release(&f->map, from, to);
   if (r->leaves > 64 && r->active < r->leaves / 8) ojo__r_resize_tree(r, r->leaves / 4);
 }
 
@@ -3651,76 +3694,62 @@ static void ojo__r_start(ojo_reader *r) {
   if (r->chain) ojo__r_make_flows(r);
   for (uint32_t i = 0; i < r->file_count; i++) ojo__r_queue_file(r, r->files[i]);
 }
-/* The stretch of c that may be handed out with no further question: events up to `last` (a key), but at
- * least the one that c stands at. */
-static void ojo__r_set_stretch(ojo_reader *r, struct ojo__r_cursor *c, uint64_t last) {
-  const struct ojo__r_file *f = c->file;
-  r->current = c;
+/* It is c's turn: its events up to `last` (a key), but at least the one that it stands at, may be handed out with
+ * no further question. */
+static inline void ojo__r_begin_turn(ojo_reader *r, struct ojo__r_cursor *c, uint64_t last) {
   /* Of many runs at once the processor's own prefetcher loses track: the run's next turn will want this. */
   __builtin_prefetch(c->at + 256);
   if (r->bursts > 0) {
     __builtin_prefetch(c->at + 320);
     __builtin_prefetch(c->at + 384);
   }
-  r->at = c->at;
-  r->at_end = c->window ? c->at + 1 : c->segment_end;
-  r->end = c->end;
-  r->gone = f->map.guard ? &f->map.guard->gone : &ojo__r_never;
-  if (OJO__UNLIKELY(c->window != NULL) && c->row) {
-    r->at = (const unsigned char *)r->told[c->row - 1].slot;
-    r->at_end = r->at + 1;
-    r->end = r->at + r->told[c->row - 1].slots * OJO_SLOT_BYTES;
-    r->gone = &ojo__r_never;
-  }
-  r->base = c->base;
-  r->ts_last = last == UINT64_MAX ? last : last > c->base ? last - c->base : 0;
-  if (r->ts_last < c->head_ts) r->ts_last = c->head_ts;
-  r->thread = c->thread;
-  r->trace = f->trace;
-  r->level = c->level;
-  r->version1 = f->version == 1;
+  uint64_t ts_last = last == UINT64_MAX ? last : last > c->base ? last - c->base : 0;
+  r->ts_last = ts_last < c->head_ts ? c->head_ts : ts_last;
+  r->turn = c->at;
+  r->current = c;
 }
-/* Behind the stretch: the same run's next one, or that of the run whose turn it is. False: the end. */
+/* Behind a turn: the same run's next one, or that of the run that is first now. False: the end. */
 static OJO__R_RARE bool ojo__r_advance(ojo_reader *r) {
-  struct ojo__r_cursor *c = r->current, *played = NULL;
-  uint64_t rival = UINT64_MAX;
+  struct ojo__r_cursor *c = r->current;
+  struct ojo__r_played played = {NULL, 0}; /* first: who is it, if that is known */
+  bool met = false;                        /* played.rival is of played.first */
   if (ojo__r_stopped(r)) return false;
   if (!r->started) ojo__r_start(r);
-  if (c) {
-    bool several = !c->window && r->at > c->at + OJO_SLOT_BYTES;
-    r->current = NULL;
-    if (!c->window) c->at = r->at;
+  r->current = &r->nothing;
+  if (c != &r->nothing) {
+    bool several = !c->window && c->at > r->turn + OJO_SLOT_BYTES;
     if (ojo__r_load(r, c)) {
-      rival = ojo__r_play(r, c->leaf, c->key, c);
-      played = c;
-      several = several || r->tree[1].cursor == c;
+      played = ojo__r_play(r, c->leaf, c->key, c);
+      met = played.first == c;
+      several = several || met;
       r->bursts = several ? (r->bursts < 8 ? r->bursts + 2 : r->bursts) : (r->bursts > -8 ? r->bursts - 1 : r->bursts);
     } else {
       ojo__r_leave(r, c);
     }
   }
   for (;;) {
-    c = r->leaves ? r->tree[1].cursor : NULL;
+    c = played.first ? played.first : r->leaves ? r->tree[1].cursor : NULL;
     bool due = r->pending_count && (!c || r->pending[0].key <= c->key);
+    if (OJO__LIKELY(c && !due)) break;
     if (due && r->active < OJO__R_ACTIVE_MAX) {
       ojo__r_admit(r);
-      played = NULL;
+      played.first = NULL;
+      met = false;
     } else if (c) {
-      if (due)
-        ojo__r_cursor_error(r, c, c->begin, "more than 65,536 runs at one time: events may come late");
+      ojo__r_cursor_error(r, c, c->begin, "more than 65,536 runs at one time: events may come late");
       break;
     } else if (!r->follow || !ojo__r_wait(r)) {
       return false;
     }
     if (ojo__r_stopped(r)) return false;
   }
-  if (r->bursts > 0 && played != c) { /* worth to know at once, where a run has many turns in a row */
-    rival = ojo__r_rival(r, c->leaf);
-    played = c;
+  if (r->bursts > 0 && !met) { /* worth to know at once, where a run has many turns in a row */
+    played.rival = ojo__r_rival(r, c->leaf);
+    met = true;
   }
-  uint64_t last = r->active == 1 ? UINT64_MAX : played == c && rival > c->key ? rival - 1 : c->key;
+  uint64_t last = r->active == 1 ? UINT64_MAX : met && played.rival > c->key ? played.rival - 1 : c->key;
   if (r->pending_count && r->pending[0].key <= last) last = r->pending[0].key - (r->pending[0].key != 0);
-  ojo__r_set_stretch(r, c, last);
+  ojo__r_begin_turn(r, c, last);
   return true;
 }
 
@@ -3762,115 +3791,116 @@ static OJO__R_RARE void ojo__r_fill_extension(ojo_reader *r, ojo_reader_event *e
   e->number = e->has_number ? ojo__r_load64(from) : 0;
 }
 static OJO__R_RARE bool ojo__r_custom_range(ojo_reader *r, uint32_t type) {
-  return ojo__r_type(r, r->trace, type)->value_kind == OJO_VALUE_RANGE;
+  return ojo__r_type(r, r->current->trace, type)->value_kind == OJO_VALUE_RANGE;
 }
-static inline bool ojo__r_is_range(ojo_reader *r, uint32_t type) {
-  return type < OJO_APPLICATION_TYPE_FIRST
-             ? type - OJO_OFFSET_SENT <= OJO_OFFSET_RECEIVED - OJO_OFFSET_SENT
-             : ojo__r_custom_range(r, type);
+static inline bool ojo__r_standard_range(uint32_t type) {
+  return type - OJO_OFFSET_SENT <= OJO_OFFSET_RECEIVED - OJO_OFFSET_SENT;
 }
-static inline const unsigned char *ojo__r_gone_now(const ojo_reader *r) {
-  return (const unsigned char *)__atomic_load_n(r->gone, __ATOMIC_RELAXED);
+static inline const unsigned char *ojo__r_gone_now(const struct ojo__r_cursor *c) {
+  return (const unsigned char *)__atomic_load_n(c->gone, __ATOMIC_RELAXED);
 }
-/* Since it was checked, the file has changed or shrunk at r->at: the run ends there. */
-static void ojo__r_changed(ojo_reader *r) {
-  struct ojo__r_cursor *c = r->current;
-  ojo__r_cursor_error(r, c, r->at, "the file changed while it was read");
-  c->end = c->segment_end = r->at_end = r->at;
+/* Since it was checked, the file has changed or shrunk at c->at: the run ends there. */
+static void ojo__r_changed(ojo_reader *r, struct ojo__r_cursor *c) {
+  ojo__r_cursor_error(r, c, c->at, "the file changed while it was read");
+  c->end = c->segment_end = c->at_end = c->at;
   c->window_at = c->window_emit = c->window_count = 0;
 }
-/* The event at r->at can't be handed out: another run's turn has come, it is THREAD, or, since it was
- * checked, the file has changed or shrunk. False: the end. */
-static OJO__R_RARE bool ojo__r_next_odd(ojo_reader *r, uint64_t ts, uint64_t word,
-                                        const unsigned char *next) {
-  uint32_t type = (uint32_t)word & OJO_TYPE_MASK;
-  if (next > r->end || next > ojo__r_gone_now(r) || type == OJO_RUN || (ts | word) == 0) {
-    ojo__r_changed(r);
-    return true;
-  }
-  if (ts > r->ts_last) return ojo__r_advance(r);
-  r->at = next;
-  return true;
-}
-/* A version 1 record; its drops look like version 2's. */
-static bool ojo__r_next_version1(ojo_reader *r, ojo_reader_event *e) {
+/* A version 1 record; its drops look like version 2's. False: there is none in this turn. */
+static bool ojo__r_next_version1(ojo_reader *r, struct ojo__r_cursor *c, ojo_reader_event *e) {
   uint64_t word[5];
-  memcpy(word, r->at, sizeof word);
-  if (word[0] > r->ts_last || r->at + OJO__R_V1_RECORD_BYTES > ojo__r_gone_now(r)) {
-    if (word[0] <= r->ts_last) ojo__r_changed(r);
-    r->at_end = r->at;
+  memcpy(word, c->at, sizeof word);
+  if (word[0] > r->ts_last) return false;
+  if (c->at + OJO__R_V1_RECORD_BYTES > ojo__r_gone_now(c)) {
+    ojo__r_changed(r, c);
     return false;
   }
-  r->at += OJO__R_V1_RECORD_BYTES;
+  c->at += OJO__R_V1_RECORD_BYTES;
   bool dropped = word[1] == UINT64_MAX && word[2] == UINT64_MAX;
-  const ojo_reader_trace_info *trace = &r->traces[r->trace]->info;
+  const ojo_reader_trace_info *trace = &r->traces[c->trace]->info;
   memset(e, 0, sizeof *e);
-  e->time_ns = ojo__r_add(r->base, word[0]);
+  e->time_ns = ojo__r_add(c->base, word[0]);
   e->ts = e->time_ns > trace->start_unix_ns ? e->time_ns - trace->start_unix_ns : 0;
   e->flow = dropped ? 0 : word[1];
   e->type = dropped ? (uint64_t)OJO_EVENTS_DROPPED : word[2];
   e->payload = word[3];
   e->number = dropped ? 0 : word[4];
   e->has_number = !dropped;
-  e->trace = r->trace;
-  e->category = dropped ? 15 : ojo__r_category_by_name(ojo__r_type(r, r->trace, word[2])->category);
+  e->trace = c->trace;
+  e->category = dropped ? 15 : ojo__r_category_by_name(ojo__r_type(r, c->trace, word[2])->category);
   return true;
 }
-/* Behind a stretch, and for version 1. 1: *e is an event; 0: there is a new stretch; -1: the end. */
-static OJO__R_RARE int ojo__r_next_slow(ojo_reader *r, ojo_reader_event *e) {
+/* *e as the slot tells it, but for what is rare: an extension, the application's types, EVENTS_DROPPED. Without
+ * a branch on SIZED: of many threads at once no predictor can know which event is. */
+static inline void ojo__r_fill(const struct ojo__r_cursor *c, ojo_reader_event *e, uint64_t time, uint64_t ts,
+                               uint64_t word, uint64_t payload, bool range) {
+  uint64_t mask = (uint64_t)0 - (word / OJO_SIZED & 1); /* all ones: SIZED */
+  uint64_t value = payload & ~(mask << OJO_SIZED_VALUE_BITS);
+  e->time_ns = time;
+  e->ts = ts;
+  e->flow = word >> 32;
+  e->type = word & OJO_TYPE_MASK;
+  e->payload = value;
+  e->number = (payload >> OJO_SIZED_VALUE_BITS & mask) + (range ? value & mask : 0);
+  e->extension = NULL;
+  e->extension_bytes = 0;
+  e->thread = c->thread;
+  e->trace = c->trace;
+  e->level = c->level;
+  e->category = (uint8_t)(word >> 8 & 15);
+  e->has_number = (word & OJO_SIZED) != 0;
+}
+/* The next event, whatever it is and whosever turn. */
+static OJO__R_RARE bool ojo__r_next_any(ojo_reader *r, ojo_reader_event *e) {
   for (;;) {
-    if (r->at >= r->at_end) return ojo__r_advance(r) ? 0 : -1;
-    if (ojo__r_next_version1(r, e) && (!r->filtered || ojo__r_passes(r, e)))
-      return ojo__r_stopped(r) ? -1 : 1;
+    struct ojo__r_cursor *c = r->current;
+    const unsigned char *p = c->at, *end = c->end;
+    if (p >= c->at_end || (!c->version1 && ojo__r_load64(p) > r->ts_last) ||
+        (c->version1 && !ojo__r_next_version1(r, c, e))) {
+      if (!ojo__r_advance(r)) return false;
+      continue;
+    }
+    if (!c->version1) {
+      uint64_t ts = ojo__r_load64(p), word = ojo__r_load64(p + 8), payload = ojo__r_load64(p + 16);
+      uint32_t raw = (uint32_t)word, type = raw & OJO_TYPE_MASK;
+      const unsigned char *next = p + OJO_SLOT_BYTES + (raw >> OJO_EXTENSION_SHIFT) * OJO_SLOT_BYTES;
+      if (OJO__UNLIKELY(c->row)) end = p + r->told[c->row - 1].slots * OJO_SLOT_BYTES;
+      if (next > end || next > ojo__r_gone_now(c) || type == OJO_RUN || (ts | word | payload) == 0) {
+        ojo__r_changed(r, c);
+        continue;
+      }
+      c->at = next;
+      if (type == OJO_THREAD) continue;
+      ojo__r_fill(c, e, ojo__r_add(c->base, ts), ts, word, payload, ojo__r_standard_range(type));
+      if (type == OJO_EVENTS_DROPPED) e->flow = 0;
+      if (type >= OJO_APPLICATION_TYPE_FIRST) {
+        e->category = 16;
+        if ((raw & OJO_SIZED) && ojo__r_custom_range(r, type)) e->number += e->payload;
+      }
+      if (raw >> OJO_EXTENSION_SHIFT) ojo__r_fill_extension(r, e, p + OJO_SLOT_BYTES, next);
+    }
+    if (r->filtered && !ojo__r_passes(r, e)) continue;
+    return OJO__LIKELY(!ojo__r_stopped(r));
   }
 }
 
 /* ---- >>public ---------------------------------------------------------------------------------- */
 
+/* The bulk is done here: a standard type without an extension, while nothing else precedes. It has nothing to keep
+ * over a call, and so needs no stack. */
 OJO_READER_API bool ojo_reader_next(ojo_reader *r, ojo_reader_event *e) {
-  for (;;) {
-    const unsigned char *p = r->at;
-    if (OJO__UNLIKELY(p >= r->at_end || r->version1)) {
-      int got = ojo__r_next_slow(r, e);
-      if (got == 0) continue;
-      return got > 0;
-    }
-    /* three loads rather than a struct, which the compiler would copy to the stack and read back */
-    uint64_t ts = ojo__r_load64(p), word = ojo__r_load64(p + 8), payload = ojo__r_load64(p + 16);
-    const unsigned char *next = p + OJO_SLOT_BYTES;
-    uint32_t raw = (uint32_t)word, type = raw & OJO_TYPE_MASK;
-    if (OJO__UNLIKELY(raw >> OJO_EXTENSION_SHIFT)) next += (raw >> OJO_EXTENSION_SHIFT) * OJO_SLOT_BYTES;
-    if (OJO__UNLIKELY(ts > r->ts_last || next > r->end || next > ojo__r_gone_now(r) ||
-                      type - OJO_RUN <= OJO_THREAD - OJO_RUN || (ts | word | payload) == 0)) {
-      if (!ojo__r_next_odd(r, ts, word, next)) return false;
-      continue;
-    }
-    r->at = next;
-    uint64_t time = r->base + ts;
-    e->time_ns = time < ts ? UINT64_MAX : time;
-    e->ts = ts;
-    e->flow = type == OJO_EVENTS_DROPPED ? 0 : word >> 32;
-    e->type = type;
-    e->payload = payload;
-    e->number = 0;
-    e->has_number = false;
-    e->extension = NULL;
-    e->extension_bytes = 0;
-    e->thread = r->thread;
-    e->trace = r->trace;
-    e->level = r->level;
-    e->category = (uint8_t)(type >= OJO_APPLICATION_TYPE_FIRST ? 16 : type >> 8 & 15);
-    if (raw & OJO_SIZED) {
-      uint64_t size = payload >> OJO_SIZED_VALUE_BITS;
-      e->payload = payload & ((UINT64_C(1) << OJO_SIZED_VALUE_BITS) - 1);
-      e->number = ojo__r_is_range(r, type) ? e->payload + size : size;
-      e->has_number = true;
-    } else if (OJO__UNLIKELY(next != p + OJO_SLOT_BYTES)) {
-      ojo__r_fill_extension(r, e, p + OJO_SLOT_BYTES, next);
-    }
-    if (OJO__UNLIKELY(r->filtered) && !ojo__r_passes(r, e)) continue;
-    return OJO__LIKELY(!ojo__r_stopped(r));
-  }
+  struct ojo__r_cursor *c = r->current;
+  const unsigned char *p = c->at;
+  if (OJO__UNLIKELY(p >= c->at_end || c->careful)) return ojo__r_next_any(r, e);
+  /* three loads rather than a struct, which the compiler would copy to the stack and read back */
+  uint64_t ts = ojo__r_load64(p), word = ojo__r_load64(p + 8), payload = ojo__r_load64(p + 16);
+  uint32_t type = (uint32_t)word & ~OJO_SIZED; /* with an extension it is beyond all types */
+  uint64_t time = c->base + ts;
+  if (OJO__UNLIKELY(ts > r->ts_last || p + OJO_SLOT_BYTES > ojo__r_gone_now(c) ||
+                    type - 1 >= OJO_EVENTS_DROPPED - 1u || time < ts))
+    return ojo__r_next_any(r, e);
+  c->at = p + OJO_SLOT_BYTES;
+  ojo__r_fill(c, e, time, ts, word, payload, ojo__r_standard_range(type));
+  return OJO__LIKELY(!ojo__r_stopped(r));
 }
 
 static bool ojo__r_copy_list(ojo_reader *r, const uint64_t *from, size_t count, uint64_t **to,
@@ -3970,7 +4000,7 @@ OJO_READER_API ojo_result ojo_reader_open(ojo_reader **out, const ojo_reader_des
   if (!r) return OJO_ERR_MEMORY;
   memset(r, 0, sizeof *r);
   r->allocator = copy.allocator;
-  r->gone = &ojo__r_never;
+  r->current = &r->nothing;
   r->follow = copy.follow;
   r->unguarded = copy.unguarded;
   r->idle = copy.idle;
@@ -4002,8 +4032,7 @@ static void ojo__r_drop_merge(ojo_reader *r) {
   ojo__r_free(r, r->tree);
   r->tree = NULL;
   r->leaves = r->active = r->free_leaf = r->pending_count = 0;
-  r->current = NULL;
-  r->at = r->at_end = r->end = NULL;
+  r->current = &r->nothing;
   for (uint32_t i = 0; i < r->file_count; i++) {
     struct ojo__r_file *f = r->files[i];
     ojo__r_unmap(&f->map);
@@ -4012,8 +4041,9 @@ static void ojo__r_drop_merge(ojo_reader *r) {
     f->runs = NULL;
     f->run_capacity = 0;
     f->run_count = f->run_at = f->cursors = 0;
-    f->bytes_read = 0;
+    f->bytes_read = f->kept_bytes = 0;
   }
+  r->kept_bytes = 0;
   ojo__r_unmap(&r->scan_map);
   r->scan_open = false;
   r->scan_file = 0;
@@ -4145,7 +4175,8 @@ OJO_READER_API bool ojo_reader_next_run(ojo_reader *r, ojo_reader_run_view *view
   for (; r->scan_file < r->file_count; r->scan_file++) {
     struct ojo__r_file *f = r->files[r->scan_file];
     if (!r->scan_open) {
-      if (f->version == 1 || (f->planned ? f->piece_count == 0 : f->skip) || f->slot_count == 0 || !ojo__r_map_file(r, f, &r->scan_map))
+      if (f->version == 1 || (f->planned ? f->piece_count == 0 : f->skip) || f->slot_count == 0 ||
+          !ojo__r_map_file(r, f, &r->scan_map))
         continue;
       r->scan_open = true;
       r->scan_at = r->scan_released = f->planned ? 0 : f->header_bytes;
@@ -4310,15 +4341,15 @@ OJO_READER_API const ojo_reader_error *ojo_reader_error_at(const ojo_reader *r, 
   return index < r->errors_kept ? &r->errors[index] : NULL;
 }
 /* Of a run under way: what is out, or at least that much. */
-static uint64_t ojo__r_bytes_out(const ojo_reader *r, const struct ojo__r_cursor *c) {
+static uint64_t ojo__r_bytes_out(const struct ojo__r_cursor *c) {
   uint64_t slot = c->file->version == 1 ? OJO__R_V1_RECORD_BYTES : OJO_SLOT_BYTES;
   if (c->window) return (uint64_t)(c->segment_end - c->begin) - (c->window_count - c->window_at) * slot;
-  return (uint64_t)((c == r->current ? r->at : c->at) - c->begin);
+  return (uint64_t)(c->at - c->begin);
 }
 OJO_READER_API uint64_t ojo_reader_progress(const ojo_reader *r, uint64_t *total_bytes) {
   uint64_t bytes = r->bytes_read;
   for (uint32_t i = r->leaves; r->tree && i < 2 * r->leaves; i++)
-    if (r->tree[i].cursor) bytes += ojo__r_bytes_out(r, r->tree[i].cursor);
+    if (r->tree[i].cursor) bytes += ojo__r_bytes_out(r->tree[i].cursor);
   if (total_bytes) *total_bytes = r->bytes_total;
   return bytes;
 }

@@ -82,21 +82,19 @@ static inline unsigned char *out_row(out *o) {
 
 /* ---- integers -------------------------------------------------------------------------------- */
 
-/* The eight decimal digits of v < 10^8 as bytes 0..9, the first digit in the lowest byte. Splits
- * into halves three times, in all lanes of one word at once: x/10000 and x%10000, then /100, then
- * /10, each by a multiplication that is exact in the lane's range. */
+/* Of each number below 10,000 its four decimal digits in ASCII, the first in the lowest byte: what text
+ * there is of an event is mostly digits. */
+extern uint32_t four_digits[10000];
+void integers_begin(void); /* fills it: before anything is put */
+
+/* The eight digits of v < 10^8, the first in the lowest byte. */
 static inline uint64_t digits8(uint32_t v) {
-  uint64_t x = v / 10000u, q;
-  x |= (uint64_t)(v % 10000u) << 32;
-  q = ((x * 10486u) >> 20) & UINT64_C(0x0000007F0000007F);
-  x = q | (x - 100u * q) << 16;
-  q = ((x * 103u) >> 10) & UINT64_C(0x000F000F000F000F);
-  return q | (x - 10u * q) << 8;
+  uint32_t high = v / 10000u;
+  return four_digits[high] | (uint64_t)four_digits[v - high * 10000u] << 32;
 }
-#define DIGITS_ASCII UINT64_C(0x3030303030303030)
 
 static inline unsigned char *put_digits8(unsigned char *p, uint32_t v) { /* with leading zeros */
-  uint64_t x = digits8(v) | DIGITS_ASCII;
+  uint64_t x = digits8(v);
   memcpy(p, &x, 8);
   return p + 8;
 }
@@ -108,8 +106,8 @@ static inline unsigned char *put_u64(unsigned char *p, uint64_t v) {
   if (v >= 100000000u) return put_big(p, v);
   uint64_t x = digits8((uint32_t)v);
   /* bits of leading zeros; bit 56 keeps the last digit of 0 */
-  unsigned skip = (unsigned)__builtin_ctzll(x | UINT64_C(1) << 56) & ~7u;
-  x = (x | DIGITS_ASCII) >> skip;
+  unsigned skip = (unsigned)__builtin_ctzll((x ^ UINT64_C(0x3030303030303030)) | UINT64_C(1) << 56) & ~7u;
+  x >>= skip;
   memcpy(p, &x, 8);
   return p + 8 - skip / 8;
 }
@@ -147,9 +145,8 @@ unsigned char *put_rfc3339(unsigned char *p, uint64_t unix_ns); /* UTC, nine dec
 #define FRAGMENT_TEXT_BYTES 160u
 typedef struct fragment {
   uint64_t type;
-  uint32_t trace, length; /* length > FRAGMENT_TEXT_BYTES: text is not set, make it again */
+  uint32_t owner, length; /* owner: trace + 1, 0: none. length > FRAGMENT_TEXT_BYTES: text is not set, make it again */
   ojo_value_kind kind;
-  bool set;
   unsigned char text[FRAGMENT_TEXT_BYTES];
 } fragment;
 #define FRAGMENT_COUNT 4096u
@@ -163,17 +160,18 @@ void fragment_fill(fragment *f, ojo_reader *r, const ojo_reader_event *e, fragme
 static inline fragment *fragment_of(fragment *all, cat *c, const ojo_reader_event *e,
                                     fragment_maker make) {
   fragment *f = &all[(e->type + (e->type >> 16) * 32u + e->trace * 64u) & (FRAGMENT_COUNT - 1u)];
-  if (__builtin_expect(f->type != e->type || f->trace != e->trace || !f->set, 0))
+  if (__builtin_expect(f->type != e->type || f->owner != e->trace + 1u, 0))
     fragment_fill(f, c->reader, e, make);
   return f;
 }
 
 static inline unsigned char *put_fragment(unsigned char *p, const fragment *f, cat *c,
                                           const ojo_reader_event *e, fragment_maker make) {
-  if (__builtin_expect(f->length > FRAGMENT_TEXT_BYTES, 0))
-    return make(p, ojo_reader_type(c->reader, e));
-  if (__builtin_expect(f->length > 64u, 0)) memcpy(p + 64, f->text + 64, FRAGMENT_TEXT_BYTES - 64u);
   memcpy(p, f->text, 64);
+  if (__builtin_expect(f->length > 64u, 0)) {
+    if (f->length > FRAGMENT_TEXT_BYTES) return make(p, ojo_reader_type(c->reader, e));
+    memcpy(p + 64, f->text + 64, FRAGMENT_TEXT_BYTES - 64u);
+  }
   return p + f->length;
 }
 

@@ -62,6 +62,13 @@ void out_format(out *o, const char *format, ...) {
 
 /* ---- integers -------------------------------------------------------------------------------- */
 
+uint32_t four_digits[10000];
+
+void integers_begin(void) {
+  for (uint32_t i = 0; i < 10000u; i++)
+    four_digits[i] = 0x30303030u + i / 1000u + (i / 100u % 10u << 8) + (i / 10u % 10u << 16) + (i % 10u << 24);
+}
+
 unsigned char *put_big(unsigned char *p, uint64_t v) {
   uint64_t high = v / 100000000u;
   p = high >= 100000000u ? put_big(p, high) : put_u64(p, high);
@@ -104,11 +111,10 @@ void fragment_fill(fragment *f, ojo_reader *r, const ojo_reader_event *e, fragme
   static unsigned char scratch[OUT_ROW_BYTES];
   const ojo_reader_type_info *type = ojo_reader_type(r, e);
   f->type = e->type;
-  f->trace = e->trace;
+  f->owner = e->trace + 1u;
   f->kind = type->value_kind;
   f->length = (uint32_t)(make(scratch, type) - scratch);
   if (f->length <= FRAGMENT_TEXT_BYTES) memcpy(f->text, scratch, f->length);
-  f->set = true;
 }
 
 /* ---- text from files ------------------------------------------------------------------------- */

@@ -11,8 +11,8 @@ static struct {
   fragment *fragments; /* ",2,PACKET_SENT,Packet," */
   time_digits time;
   uint64_t flow;
-  uint32_t flow_length;
-  unsigned char flow_text[32]; /* ",7": the last flow's */
+  uint32_t flow_length, thread, thread_length;
+  unsigned char flow_text[32], thread_text[32]; /* ",7" and ",1,": the last ones' */
   bool terminal;
 } csv;
 
@@ -103,30 +103,39 @@ static unsigned char *put_extension(unsigned char *p, const ojo_reader_event *e,
   return kind == OJO_VALUE_TEXT ? put_field(p, bytes, length) : put_hex(p, bytes, length);
 }
 
+static void set_flow(uint64_t flow) {
+  csv.flow = flow;
+  csv.flow_text[0] = ',';
+  csv.flow_length = (uint32_t)(put_u64(csv.flow_text + 1, flow) - csv.flow_text);
+}
+static void set_thread(uint32_t thread) {
+  csv.thread = thread;
+  csv.thread_text[0] = ',';
+  unsigned char *p = put_u64(csv.thread_text + 1, thread);
+  *p++ = ',';
+  csv.thread_length = (uint32_t)(p - csv.thread_text);
+}
+
 static bool csv_begin(cat *c) {
   csv.fragments = fragments_new();
   csv.terminal = c->terminal;
-  csv.flow = 0;
-  csv.flow_length = (uint32_t)(put_text(csv.flow_text, ",0") - csv.flow_text);
+  set_flow(0);
+  set_thread(0);
   out_text(&c->out, "timestamp_ns,flow_id,event_type,name,category,payload,thread_id,extension\n");
   return csv.fragments != NULL;
 }
 
 static void csv_event(cat *c, const ojo_reader_event *e) {
   unsigned char *p = put_time(&csv.time, out_row(&c->out), e->time_ns);
-  if (e->flow != csv.flow) {
-    csv.flow = e->flow;
-    csv.flow_text[0] = ',';
-    csv.flow_length = (uint32_t)(put_u64(csv.flow_text + 1, e->flow) - csv.flow_text);
-  }
+  if (__builtin_expect(e->flow != csv.flow, 0)) set_flow(e->flow);
   memcpy(p, csv.flow_text, 24);
   p += csv.flow_length;
   const fragment *f = fragment_of(csv.fragments, c, e, put_type);
   p = put_fragment(p, f, c, e, put_type);
   p = put_u64(p, e->payload);
-  *p++ = ',';
-  p = put_u64(p, e->thread);
-  *p++ = ',';
+  if (__builtin_expect(e->thread != csv.thread, 0)) set_thread(e->thread);
+  memcpy(p, csv.thread_text, 16);
+  p += csv.thread_length;
   if (e->has_number)
     p = put_u64(p, e->number);
   else if (e->extension_bytes)

@@ -12,8 +12,9 @@ static struct {
   fragment *fragments; /* ,"event_type":2,"name":"PACKET_SENT","category":"Packet","payload": */
   time_digits time;
   uint64_t flow;
-  uint32_t flow_length;
-  unsigned char flow_text[48]; /* ,"flow_id":7  the last flow's */
+  uint32_t flow_length, thread, thread_length;
+  unsigned char flow_text[48];   /* ,"flow_id":7  the last flow's */
+  unsigned char thread_text[48]; /* ,"thread_id":1,"extension":  the last thread's */
   bool one_object, first;
 } json;
 
@@ -91,8 +92,14 @@ static unsigned char *put_extension(unsigned char *p, const ojo_reader_event *e,
   return kind == OJO_VALUE_TEXT ? put_string(p, bytes, length) : put_hex_string(p, bytes, length);
 }
 
-static unsigned char *put_flow_member(unsigned char *p, uint64_t flow) {
-  return put_u64(PUT(p, ",\"flow_id\":"), flow);
+static void set_flow(uint64_t flow) {
+  json.flow = flow;
+  json.flow_length = (uint32_t)(put_u64(PUT(json.flow_text, ",\"flow_id\":"), flow) - json.flow_text);
+}
+static void set_thread(uint32_t thread) {
+  unsigned char *p = put_u64(PUT(json.thread_text, ",\"thread_id\":"), thread);
+  json.thread = thread;
+  json.thread_length = (uint32_t)(PUT(p, ",\"extension\":") - json.thread_text);
 }
 
 static unsigned char *put_trace(unsigned char *p, const ojo_reader_trace_info *t) {
@@ -119,8 +126,8 @@ static bool begin(cat *c, bool one_object) {
   json.fragments = fragments_new();
   json.one_object = one_object;
   json.first = true;
-  json.flow = 0;
-  json.flow_length = (uint32_t)(put_flow_member(json.flow_text, 0) - json.flow_text);
+  set_flow(0);
+  set_thread(0);
   if (!one_object) return json.fragments != NULL;
   uint32_t traces = ojo_reader_trace_count(c->reader);
   unsigned char *p = PUT(out_row(&c->out), "{\"trace\":");
@@ -144,17 +151,15 @@ static void json_event(cat *c, const ojo_reader_event *e) {
     json.first = false;
   }
   p = put_time(&json.time, PUT(p, "{\"timestamp_ns\":"), e->time_ns);
-  if (__builtin_expect(e->flow != json.flow, 0)) {
-    json.flow = e->flow;
-    json.flow_length = (uint32_t)(put_flow_member(json.flow_text, e->flow) - json.flow_text);
-  }
+  if (__builtin_expect(e->flow != json.flow, 0)) set_flow(e->flow);
   memcpy(p, json.flow_text, 32);
   p += json.flow_length;
   const fragment *f = fragment_of(json.fragments, c, e, put_type);
   p = put_fragment(p, f, c, e, put_type);
   p = put_u64(p, e->payload);
-  p = put_u64(PUT(p, ",\"thread_id\":"), e->thread);
-  p = PUT(p, ",\"extension\":");
+  if (__builtin_expect(e->thread != json.thread, 0)) set_thread(e->thread);
+  memcpy(p, json.thread_text, 40);
+  p += json.thread_length;
   if (e->has_number)
     p = put_u64(p, e->number);
   else if (e->extension_bytes)

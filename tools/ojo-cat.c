@@ -1010,6 +1010,7 @@ static int recover(const request *q) {
 int main(int argc, char **argv) {
   request q = {0};
   cat c = {.request = &q, .flow_table_bytes_max = FLOW_TABLE_BYTES};
+  integers_begin();
   int fd = -1, code = parse_options(&q, argc, argv);
   if (code >= 0) goto cleanup;
   if (q.recover) {
