@@ -28,7 +28,7 @@ PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader interleave stress crash recorder kill_steps faults process
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh readme.sh
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh bench.sh readme.sh
 ASAN_PROGRAMS := unit api reader stress recorder faults process
 TSAN_PROGRAMS := stress recorder
 
@@ -77,8 +77,8 @@ endif
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help install uninstall demo bench test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
-.PHONY: tests-built asan-built tsan-built aarch64-built musl-built portable-built
+.PHONY: all help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
+.PHONY: bench-built tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
 	@echo 'built in $(BUILD)/: $(PROGRAMS)'
@@ -242,16 +242,59 @@ fuzz: ## fuzz the reader, ojo-cat and recovery with libFuzzer: FUZZ_SECONDS (180
 fuzz-afl: ## the same with AFL++
 	$(Q)CC='$(CC)' BUILD='$(BUILD)' tests/fuzz.sh afl $(FUZZ_SECONDS)
 
-$(BUILD)/bench/figures: bench/figures.c
-	@mkdir -p $(@D)
-	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $< -pthread
+# bench/ measures; `make test` runs each part once, briefly. A rival whose library is not installed is left out: its
+# program then has nothing in it but a line that says so.
+BENCH         := $(BUILD)/bench
+BENCH_BUILT   := $(addprefix $(BENCH)/,hot latency sustained reader memory growth make_trace pool pool.private)
+RIVALS_BUILT  := $(addprefix $(BENCH)/rivals/,plain lttng spdlog)
+HAVE_LTTNG     = $(shell echo '#include <lttng/tracepoint.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo y)
+HAVE_SPDLOG    = $(shell echo '#include <spdlog/async.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1 && echo y)
+TRANSFERS     := $(addprefix $(BENCH)/transfer/,off fprintf fwrite write ring)
+TRANSFERS     += $(if $(wildcard bench/rivals/lttng.c),$(if $(HAVE_LTTNG),$(BENCH)/transfer/lttng))
+TRANSFERS     += $(if $(wildcard bench/rivals/spdlog.c),$(if $(HAVE_SPDLOG),$(BENCH)/transfer/spdlog))
+LIBS_lttng     = $(if $(HAVE_LTTNG),$(BENCH)/rivals/lttng_events.o -llttng-ust -ldl)
+LIBS_spdlog    = $(BENCH)/rivals/spdlog_logger.o $(if $(HAVE_SPDLOG),-lspdlog -lfmt) -lstdc++
 
-$(BUILD)/bench/figures.private: bench/figures.c
+$(BENCH)/hot: $(BENCH)/hot_disabled.o
+$(BENCH)/%.o: bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d -c -o $@ $<
+$(BENCH)/rivals/lttng_events.o: bench/rivals/lttng_events.c # its macros don't pass our warnings
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d -Ibench/rivals -c -o $@ $<
+$(BENCH)/rivals/spdlog_logger.o: bench/rivals/spdlog_logger.cc
+	@mkdir -p $(@D)
+	$(call say,CXX,$@) $(CXX) -std=c++17 $(CPPFLAGS) $(CFLAGS) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL -MMD -MP -MF $@.d -c -o $@ $<
+$(BENCH)/pool.private: bench/pool.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(COMPILE) -DOJO_NO_TMPFS -MF $@.d $(LDFLAGS) -o $@ $< -pthread
+$(BENCH)/rivals/plain: bench/rivals/plain.c
+$(BENCH)/rivals/lttng: bench/rivals/lttng.c $(if $(HAVE_LTTNG),$(BENCH)/rivals/lttng_events.o)
+$(BENCH)/rivals/spdlog: bench/rivals/spdlog.c $(BENCH)/rivals/spdlog_logger.o
+$(RIVALS_BUILT):
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $< $(LIBS_$(@F)) -pthread
+$(BENCH)/transfer/off: examples/4_transport.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -DOJO_DISABLE -MF $@.d $(LDFLAGS) -o $@ $< -pthread
+$(addprefix $(BENCH)/transfer/,fprintf fwrite write ring): RIVAL_HEADER = rivals/plain.h
+$(BENCH)/transfer/lttng: RIVAL_HEADER = rivals/lttng.h
+$(BENCH)/transfer/lttng: $(BENCH)/rivals/lttng_events.o
+$(BENCH)/transfer/spdlog: RIVAL_HEADER = rivals/spdlog.h
+$(BENCH)/transfer/spdlog: $(BENCH)/rivals/spdlog_logger.o
+$(filter-out %/off,$(TRANSFERS)): $(BENCH)/transfer/%: examples/4_transport.c bench/transport_rival.h
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -Ibench -include bench/transport_rival.h -DRIVAL=$* -DRIVAL_HEADER='"$(RIVAL_HEADER)"' -MF $@.d $(LDFLAGS) \
+	  -o $@ $< $(LIBS_$*) -pthread
+$(BENCH)/%: bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $(filter %.c %.o,$^) -pthread
 
-bench: $(BUILD)/bench/figures $(BUILD)/bench/figures.private $(BUILD)/ojo-cat ## measure what README.md states: two minutes, 6 GB of disk
-	$(Q)CC='$(CC)' BUILD='$(BUILD)' bench/figures.sh
+bench-built: $(BENCH_BUILT) $(RIVALS_BUILT) $(TRANSFERS) $(BUILD)/4_transport $(BUILD)/ojo-cat
+bench: bench-built ## measure what README.md states, beside rivals: ten minutes, 12 GB of disk; into bench/results
+	$(Q)CC='$(CC)' CFLAGS='$(CFLAGS)' BUILD='$(BUILD)' bench/run
+bench-quick: bench-built ## the same, roughly, in under a minute
+	$(Q)CC='$(CC)' CFLAGS='$(CFLAGS)' BUILD='$(BUILD)' BENCH_QUICK=1 bench/run
 
 golden: tests-built ## regenerate tests/golden/ from what the code does now; review the difference
 	$(BUILD)/tests/golden --write
@@ -259,4 +302,4 @@ golden: tests-built ## regenerate tests/golden/ from what the code does now; rev
 clean: ## remove build/
 	rm -rf $(BUILD)
 
--include $(wildcard $(BUILD)/tools/*.d $(BUILD)/examples/*.d $(BUILD)/tests/*.d $(BUILD)/tests/ways/*.d $(BUILD)/bench/*.d)
+-include $(wildcard $(BUILD)/tools/*.d $(BUILD)/examples/*.d $(BUILD)/tests/*.d $(BUILD)/tests/ways/*.d $(BUILD)/bench/*.d $(BUILD)/bench/*/*.d)
