@@ -3210,7 +3210,6 @@ static void ojo__r_next_segment(ojo_reader *r, struct ojo__r_cursor *c) {
   bool bulk = !version1 && !r->learning;
   while (p < stop && sorted) {
     uint64_t ts = ojo__r_load64(p);
-    uint32_t bytes = OJO_SLOT_BYTES;
     /* not the bulk: extensions, the application's types, Meta, and 0 */
     if (OJO__LIKELY(bulk && (ojo__r_type_at(p) & ~OJO_SIZED) - 1 < OJO_EVENTS_DROPPED - 1u && ts >= last)) {
       first = ts < first ? ts : first;
@@ -3218,7 +3217,7 @@ static void ojo__r_next_segment(ojo_reader *r, struct ojo__r_cursor *c) {
       p += OJO_SLOT_BYTES;
       continue;
     }
-    bytes = ojo__r_measure(r, c, p);
+    uint32_t bytes = ojo__r_measure(r, c, p);
     if (bytes == 0) break;
     if (ojo__r_hidden(c, p)) {
       ojo__r_account(r, c, p, bytes);
@@ -3308,14 +3307,14 @@ static bool ojo__r_before(const struct ojo__r_cursor *a, const struct ojo__r_cur
   if (f != g) return f->sequence < g->sequence;
   return a->begin < b->begin;
 }
-/* Plays the leaf's way up the tree. Returns who comes out on top, and the least key among those that the leaf
- * met: if its cursor is on top, that is how far it may go on before anyone else's turn. The siblings' places
- * follow from the leaf alone, so that their loads do not wait for each other, and the choice is made without a
- * branch: at random interleave no predictor can know it. */
 struct ojo__r_played {
   struct ojo__r_cursor *first;
   uint64_t rival;
 };
+/* Plays the leaf's way up the tree. Returns who comes out on top, and the least key among those that the leaf
+ * met: if its cursor is on top, that is how far it may go on before anyone else's turn. The siblings' places
+ * follow from the leaf alone, so that their loads do not wait for each other, and the choice is made without a
+ * branch: at random interleave no predictor can know it. */
 static inline struct ojo__r_played ojo__r_play(ojo_reader *r, uint32_t leaf, uint64_t key,
                                                struct ojo__r_cursor *c) {
   struct ojo__r_node *tree = r->tree;
