@@ -6,7 +6,7 @@
  *
  * CPU time of the recording threads per call, for 1, 2, 4 and 16 of them, all subjects by turns in each round:
  *
- *   hot             bursts that fit the pool, all of which is populated; the flusher writes between them
+ *   hot             bursts that fit the populated part of the pool; the flusher writes between them
  *   hot full speed  a tracer as ojo_open makes it by default: the flusher writes while the threads record
  *   hot from open   the first events after ojo_open, first touches of the pool included
  *   hot total rate  events per second of wall time, all threads together, in bursts
@@ -201,8 +201,8 @@ static ojo_tracer *open_tracer(ojo_desc d) {
 static ojo_desc for_bursts(void) {
   ojo_desc d;
   memset(&d, 0, sizeof d);
-  d.buffer_bytes = 128u << 20;
-  d.reserve_bytes = 128u << 20; /* every page is there before it is measured */
+  d.buffer_bytes = 512u << 20;  /* at a quarter of it the flusher starts by itself */
+  d.reserve_bytes = 128u << 20; /* every page that a burst uses is there before it is measured */
   d.flush_bytes = 1u << 30;     /* the flusher works between the bursts, when it is asked */
   d.flush_interval_ms = 100000;
   return d;
@@ -211,7 +211,7 @@ static ojo_desc for_bursts(void) {
 static void bursts(int threads) {
   struct run run = {.threads = threads, .rounds = (int)bench_scale(threads > 4 ? 9 : 25, 9, 2)};
   run.t = open_tracer(for_bursts());
-  run.slots = bench_scale(200000, 200000, 20000);
+  run.slots = bench_scale(200000, 200000, 10000);
   run_threads("hot", &run);
   ojo_close(run.t);
 }
@@ -221,7 +221,7 @@ static void full_speed(int threads) {
   ojo_desc d;
   memset(&d, 0, sizeof d);
   run.t = open_tracer(d);
-  run.slots = bench_scale(8000000, 4000000, 500000) / (uint64_t)threads; /* at most 40 % of the pool */
+  run.slots = bench_scale(8000000, 4000000, 200000) / (uint64_t)threads; /* at most 40 % of the pool */
   run_threads("hot full speed", &run);
   ojo_close(run.t);
 }

@@ -29,6 +29,6 @@ static inline void pin_thread(int index, int threads) {
 static inline void pin_start(uint64_t *arrived, int threads, uint64_t round) {
   __atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL);
   for (int spins = 0; __atomic_load_n(arrived, __ATOMIC_ACQUIRE) < (uint64_t)threads * round; spins++)
-    if (spins > 200000) sched_yield();
+    if (spins > 1000000) sched_yield();
 }
 #endif

@@ -123,8 +123,8 @@ static void *rival_work(void *argument) {
       struct rival_case *c = &w->cases[i];
       uint64_t lost = c->lost ? c->lost() : 0;
       pthread_barrier_wait(w->barrier); /* the last turn's figures have been taken */
+      long switches = rival_switches(); /* from here: who is switched away while it waits starts too late */
       pin_start(w->arrived, w->threads, ++turn);
-      long switches = rival_switches();
       uint64_t wall = bench_wall_ns(), cpu = bench_thread_ns();
       c->loop(c->events);
       w->cpu_ns = bench_thread_ns() - cpu;
