@@ -1219,6 +1219,7 @@ struct ojo__core {
   uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself. Relaxed: only the thread
                         that stored its own number can find it */
   uint32_t wake, sleeping, stop, freed, waiters; /* futexes and their flags */
+  uint32_t reserve_low; /* why a recorder woke the flusher, unless there is more for it to do. Relaxed */
   uint32_t requested, done, ended;               /* ojo_flush calls; done is a futex */
   uint32_t crash_request;
   /* the flusher's, under pass_lock */
@@ -2508,8 +2509,17 @@ static uint32_t ojo__take_chunk(struct ojo__core *core, struct ojo__thread *thre
   if (newest && (OJO__LOAD(&core->chunks[newest - 1].lease) & OJO__STATE) == OJO__FREE)
     return (uint32_t)(newest - 1); /* overwritten in its place, when a longjmp cut that short */
   uint32_t index = ojo__pop(&pool->line_free[0], OJO__CHUNK_LINKS(core));
-  if (index == OJO__NONE) /* line_fresh[1] pairs with the flusher's release behind ojo__populate_chunk */
-    index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, OJO__LOAD(&pool->line_fresh[1]));
+  if (index == OJO__NONE) {
+    uint64_t ready = OJO__LOAD(&pool->line_fresh[1]); /* pairs with the flusher's release behind ojo__populate_chunk */
+    index = ojo__take_fresh(core, &pool->line_fresh[0], 0, shared, ready);
+    /* Half of the reserve is gone: more of it, before each page has us stop for it. Not for a thread's first chunk:
+     * a thousand short threads use a page of each. */
+    if (index != OJO__NONE && index + core->desc.reserve_bytes / OJO__CHUNK_BYTES / 2 >= ready && ready < shared &&
+        OJO__PEEK(&thread->level[level].attempts) && OJO__PEEK(&core->sleeping)) {
+      OJO__SET(&core->reserve_low, 1);
+      ojo__wake_flusher(core);
+    }
+  }
   if (index == OJO__NONE && (index = ojo__pop(&pool->line_free[2], OJO__CHUNK_LINKS(core))) != OJO__NONE) {
     if (!ojo__populate_chunk(core, index)) {
       ojo__push(&pool->line_free[2], OJO__CHUNK_LINKS(core), index);
@@ -3421,6 +3431,7 @@ static bool ojo__pass_locked(struct ojo__core *core, bool all) {
       ok = ojo__batch_room(core);
       if (!ok) break;
       ojo__harvest(core, chunk, end);
+      if (end > OJO__CHUNK_BYTES / 2) ojo__populate_ahead(core); /* a pass is long, and who fills chunks goes on */
     }
     core->queue_next = chunk->next ? chunk->next - 1 : OJO__NONE;
   }
@@ -3749,6 +3760,18 @@ static bool ojo__pass(struct ojo__core *core, bool all) {
   return ok;
 }
 
+/* Is there as much queued, or in use, as wakes the flusher? */
+static bool ojo__enough(struct ojo__core *core) {
+  return __atomic_load_n(&core->pool->line_lease[2], __ATOMIC_SEQ_CST) >= core->desc.flush_bytes ||
+         __atomic_load_n(&core->pool->line_lease[1], __ATOMIC_SEQ_CST) >= core->chunk_count / 4;
+}
+
+static void ojo__fill_reserve(struct ojo__core *core) {
+  pthread_mutex_lock(&core->pass_lock);
+  ojo__populate_ahead(core);
+  pthread_mutex_unlock(&core->pass_lock);
+}
+
 static bool ojo__snapshot(struct ojo__core *core, const char *path) {
   sigset_t before;
   pthread_mutex_lock(&core->pass_lock);
@@ -3908,9 +3931,7 @@ static void *ojo__flusher(void *argument) {
       due = ojo__deadline(due, now, interval);
       __atomic_store_n(&core->sleeping, 1, __ATOMIC_SEQ_CST);
       /* What is queued and in use is read after sleeping is set; a recorder does it the other way round. */
-      if ((__atomic_load_n(&pool->line_lease[2], __ATOMIC_SEQ_CST) < core->desc.flush_bytes &&
-           __atomic_load_n(&pool->line_lease[1], __ATOMIC_SEQ_CST) < core->chunk_count / 4) ||
-          !__atomic_load_n(&pool->line_full[0], __ATOMIC_SEQ_CST))
+      if (!ojo__enough(core) || !__atomic_load_n(&pool->line_full[0], __ATOMIC_SEQ_CST))
         ojo__futex_wait(&core->wake, seen, now < due ? due - now : 0);
       __atomic_store_n(&core->sleeping, 0, __ATOMIC_SEQ_CST);
     }
@@ -3918,7 +3939,12 @@ static void *ojo__flusher(void *argument) {
     uint32_t asked = OJO__LOAD(&core->requested);
     uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
     bool all = stop || asked != OJO__LOAD(&core->done) || begun >= due;
+    bool low = __atomic_exchange_n(&core->reserve_low, 0, __ATOMIC_RELAXED) != 0;
     if (OJO__LOAD(&core->signalled)) ojo__signal_snapshots(core);
+    else if (low && !all && !ojo__enough(core)) { /* no batch before its time */
+      ojo__fill_reserve(core);
+      continue;
+    }
     if (OJO__LOAD(&core->crashed) && ojo__recorder(core)) { /* stored before `requested` was raised */
       OJO__STORE(&core->crashed, 0);
       ojo__snapshot(core, NULL);

@@ -49,7 +49,7 @@ int main(int argc, char **argv) {
   record(t, 1);
   bench_add(&open, resident_mb() - before);
   ojo_stats s = ojo_query_stats(t);
-  uint64_t run = bench_scale(10 * second, 3 * second, second / 5), start = bench_wall_ns(), seen = start;
+  uint64_t run = bench_scale(10 * second, 2 * second, second / 5), start = bench_wall_ns(), seen = start;
   for (uint64_t n = 0; bench_wall_ns() - start < run; n++) { /* 1,000 each millisecond */
     record(t, 1000);
     uint64_t now = bench_wall_ns(), due = start + (n + 1) * ms;
@@ -70,8 +70,8 @@ int main(int argc, char **argv) {
   bench_row("memory", "ojo; full speed", 1, "MB", &full, NULL, 0, (long long)(s.dropped - dropped),
             "as much of the pool of 512 MiB as the disk's speed leaves full");
   /* Pages that nobody needed for some seconds are given back, a part with each pass. */
-  sleep_ns(bench_scale(20 * second, 12 * second, second / 10));
+  sleep_ns(bench_scale(20 * second, 5 * second, second / 10));
   bench_add(&rest, resident_mb() - before);
-  bench_row("memory", "ojo; at rest again", 1, "MB", &rest, NULL, 0, 0, "20 s later (a quick run: 12 s)");
+  bench_row("memory", "ojo; at rest again", 1, "MB", &rest, NULL, 0, 0, "20 s later (a quick run: 5 s)");
   return ojo_close(t) != OJO_OK;
 }
