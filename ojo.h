@@ -1053,6 +1053,7 @@ enum {
   OJO__CHUNKS_MIN = 4,
   OJO__SCHEMA_BYTES_MAX = 64 << 20,
   OJO__BUFFER_BYTES = 1 << 20, /* of slots, converted on their way to the file */
+  OJO__BUFFERS = 4,            /* one is filled while others are written; a power of two, since counts wrap */
   OJO__BLOCK_BYTES = 4096,     /* of a file: O_DIRECT wants offsets, lengths and addresses to be multiples of it */
   OJO__DIRECT_MB_MIN = 500,    /* a second: a disk slower than this is written through the page cache */
   OJO__DIRECT_REST = 64,       /* files written so before another try */
@@ -1068,6 +1069,7 @@ enum { OJO__FREE = 0, OJO__LEASED = 1, OJO__FULL = 2, OJO__PARKED = 3, OJO__STAT
 enum { OJO__PINNED = 4, OJO__LEASE_SHIFT = 3 };
 enum { OJO__THREAD_FREE = 0, OJO__THREAD_LIVE = 1, OJO__THREAD_EXITED = 2 };
 enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.flags */
+#define OJO__HANDED_END 0x80000000u /* no more transfers come. The counts are modulo this */
 #define OJO__BUFFER_ROOM (OJO__BUFFER_BYTES + 2u * OJO__BLOCK_BYTES) /* both of its ends within a block */
 #if defined(O_DIRECT)
 #define OJO__O_DIRECT O_DIRECT
@@ -1171,12 +1173,11 @@ struct ojo__batch { /* the one being written */
 };
 struct ojo__transfer { /* bytes on their way to a file */
   int fd, error;       /* 0, or errno of what ended it */
+  bool direct;         /* past the page cache */
   const unsigned char *bytes;
   size_t length, left;
   uint64_t at, ns;
 };
-/* ojo__core.handed: a transfer goes to the writer and back */
-enum { OJO__HANDED_NOTHING = 0, OJO__HANDED_OVER = 1, OJO__HANDED_BACK = 2, OJO__HANDED_END = 3 };
 struct ojo__noted { /* a chunk, as a pass, a snapshot or a recoverer found it */
   uint32_t index, thread, level;
   bool pinned;
@@ -1224,9 +1225,9 @@ struct ojo__core {
   uint32_t crash_request;
   /* the flusher's, under pass_lock */
   unsigned char *blocks, *buffer; /* memory, and the buffer in it: see ojo__buffer_empty */
-  size_t buffer_used, half;       /* of the memory: the writer may have the other one */
-  struct ojo__transfer transfer;  /* the writer's while it is handed over */
-  uint32_t handed;                /* a futex */
+  size_t buffer_used;
+  struct ojo__transfer transfer[OJO__BUFFERS];
+  uint32_t handed, written_parts, seen_parts; /* see ojo__writer. The last: those that the flusher has looked at */
   uint32_t flusher_tid;           /* relaxed, as pass_tid */
   bool writer_runs;
   pthread_t writer;
@@ -1409,11 +1410,11 @@ static void ojo__transfer_do(struct ojo__transfer *w) {
 }
 
 static bool ojo__transferred(struct ojo__core *core, struct ojo__transfer *w) {
-  if (core->batch.direct) {
+  if (w->direct) {
     core->batch.direct_ns += w->ns;
     core->batch.direct_bytes += w->length - w->left;
   }
-  if (w->error == EINVAL && core->batch.direct) { /* wants larger blocks, or stopped within one */
+  if (w->error == EINVAL && w->direct) { /* wants larger blocks, or stopped within one. Others may be under way */
     ojo__direct(core, false);
     core->direct_rest = OJO__DIRECT_REST;
     ojo__transfer_do(w);
@@ -1422,60 +1423,68 @@ static bool ojo__transferred(struct ojo__core *core, struct ojo__transfer *w) {
   return w->error == 0 || ojo__batch_failed(core, "write a file");
 }
 
+/* The flusher hands transfers over by raising `handed`, the writer tells of them by raising `written`: each a futex
+ * that the other sleeps on. transfer[n % OJO__BUFFERS] is the writer's from one to the other, as is that buffer. */
 static void *ojo__writer(void *argument) {
   struct ojo__core *core = (struct ojo__core *)argument;
   prctl(PR_SET_NAME, "ojo-writer", 0, 0, 0);
   for (;;) {
-    uint32_t state = OJO__LOAD(&core->handed); /* pairs with ojo__hand_over's release: the transfer */
-    if (state == OJO__HANDED_END) return NULL;
-    if (state == OJO__HANDED_OVER) {
-      ojo__transfer_do(&core->transfer);
-      OJO__STORE(&core->handed, OJO__HANDED_BACK);
-      ojo__futex_wake(&core->handed);
+    uint32_t handed = OJO__LOAD(&core->handed), written = OJO__PEEK(&core->written_parts); /* pairs with ojo__hand_over */
+    if ((handed & ~OJO__HANDED_END) != written) {
+      ojo__transfer_do(&core->transfer[written % OJO__BUFFERS]);
+      OJO__STORE(&core->written_parts, (written + 1) & ~OJO__HANDED_END);
+      ojo__futex_wake(&core->written_parts);
+    } else if (handed & OJO__HANDED_END) {
+      return NULL;
     } else {
-      ojo__futex_wait(&core->handed, state, 1000000000u);
+      ojo__futex_wait(&core->handed, handed, 1000000000u);
     }
   }
 }
 
-/* Waits for what was handed over. Before anything else is done with the file. */
-static bool ojo__hand_back(struct ojo__core *core) {
-  while (OJO__LOAD(&core->handed) == OJO__HANDED_OVER) /* pairs with the writer's release */
-    ojo__futex_wait(&core->handed, OJO__HANDED_OVER, 1000000000u);
-  if (OJO__PEEK(&core->handed) != OJO__HANDED_BACK) return true;
-  OJO__SET(&core->handed, OJO__HANDED_NOTHING);
-  return ojo__transferred(core, &core->transfer);
+/* Waits until at most `left` transfers are under way, and looks what became of the others. */
+static bool ojo__hand_back(struct ojo__core *core, uint32_t left) {
+  bool ok = true;
+  uint32_t handed = OJO__PEEK(&core->handed), written;
+  while (((handed - (written = OJO__LOAD(&core->written_parts))) & ~OJO__HANDED_END) > left) /* the writer's release */
+    ojo__futex_wait(&core->written_parts, written, 1000000000u);
+  for (; core->seen_parts != written; core->seen_parts = (core->seen_parts + 1) & ~OJO__HANDED_END)
+    ok = ojo__transferred(core, &core->transfer[core->seen_parts % OJO__BUFFERS]) && ok;
+  return ok;
 }
 
-/* Has the writer do core->transfer, in the flusher: whoever else has a pass does it himself. */
-static bool ojo__hand_over(struct ojo__core *core) {
-  uint32_t flusher = OJO__PEEK(&core->flusher_tid);
+/* Has the writer do `w`, in the flusher: whoever else has a pass does it himself. */
+static bool ojo__hand_over(struct ojo__core *core, const struct ojo__transfer *w) {
+  uint32_t flusher = OJO__PEEK(&core->flusher_tid), handed = OJO__PEEK(&core->handed);
   if (!flusher || OJO__PEEK(&core->pass_tid) != flusher) return false;
   if (!core->writer_runs && pthread_create(&core->writer, NULL, ojo__writer, core) != 0) return false;
   core->writer_runs = true;
-  core->half ^= 1;
-  OJO__STORE(&core->handed, OJO__HANDED_OVER);
+  core->transfer[handed % OJO__BUFFERS] = *w;
+  OJO__STORE(&core->handed, (handed + 1) & ~OJO__HANDED_END);
   ojo__futex_wake(&core->handed);
   return true;
 }
 
+/* Writes the buffer's bytes, if `direct` perhaps later, and others at once. Of the buffers one is always the flusher's. */
 static bool ojo__write(struct ojo__core *core, const void *bytes, size_t length, uint64_t at, bool direct) {
-  struct ojo__transfer *w = &core->transfer;
-  if (!ojo__hand_back(core) || core->batch.error) return false;
+  struct ojo__transfer w;
+  if (!ojo__hand_back(core, direct && core->batch.direct ? OJO__BUFFERS - 2 : 0) || core->batch.error) return false;
   ojo__direct(core, direct);
-  w->fd = core->batch.fd;
-  w->bytes = (const unsigned char *)bytes;
-  w->length = w->left = length;
-  w->at = at;
-  if (core->batch.direct && ojo__hand_over(core)) return true;
-  ojo__transfer_do(w);
-  return ojo__transferred(core, w);
+  memset(&w, 0, sizeof w);
+  w.fd = core->batch.fd;
+  w.bytes = (const unsigned char *)bytes;
+  w.length = w.left = length;
+  w.at = at;
+  w.direct = core->batch.direct;
+  if (w.direct && ojo__hand_over(core, &w)) return true;
+  ojo__transfer_do(&w);
+  return ojo__transferred(core, &w);
 }
 
 /* Empties the buffer, which then starts where batch.offset lies within its block. */
 static void ojo__buffer_empty(struct ojo__core *core) {
-  uintptr_t half = (uintptr_t)core->blocks + core->half * (size_t)OJO__BUFFER_ROOM;
-  core->buffer = (unsigned char *)(ojo__round_up(half, OJO__BLOCK_BYTES) + core->batch.offset % OJO__BLOCK_BYTES);
+  uintptr_t room = (uintptr_t)core->blocks + OJO__PEEK(&core->handed) % OJO__BUFFERS * (size_t)OJO__BUFFER_ROOM;
+  core->buffer = (unsigned char *)(ojo__round_up(room, OJO__BLOCK_BYTES) + core->batch.offset % OJO__BLOCK_BYTES);
   core->buffer_used = 0;
 }
 
@@ -2193,7 +2202,7 @@ static int ojo__close_fd(int *fd) {
   return old >= 0 ? close(old) : 0;
 }
 static int ojo__batch_fd_close(struct ojo__core *core) {
-  ojo__hand_back(core);
+  ojo__hand_back(core, 0);
   return ojo__close_fd(&core->batch.fd);
 }
 
@@ -3216,6 +3225,7 @@ static void ojo__direct_judge(struct ojo__core *core) {
 static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
   struct ojo__batch *b = &core->batch;
+  if (b->direct) ojo__buffer_write(core, false); /* the writer has something to do while old files are deleted */
   ojo__harvest_nobody(core);
   pool->last_number = pool->batches; /* model: E1; E2 before it */
   bool ok = ojo__file_end(core, core->recovering ? OJO_FILE_RECOVERED : 0);
@@ -3965,7 +3975,7 @@ static void *ojo__flusher(void *argument) {
     ojo__futex_wait(&core->stop, stop, wait);
   }
   if (core->writer_runs) {
-    OJO__STORE(&core->handed, OJO__HANDED_END);
+    OJO__STORE(&core->handed, OJO__PEEK(&core->handed) | OJO__HANDED_END);
     ojo__futex_wake(&core->handed);
     pthread_join(core->writer, NULL);
   }
@@ -4811,7 +4821,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   struct ojo__pool *pool = core->pool;
   if (schema_bytes) memcpy((char *)pool + pool->schema_at, core->schema, schema_bytes);
   memcpy(pool->dir, core->path, sizeof pool->dir);
-  core->blocks = (unsigned char *)ojo__alloc(core, 2 * OJO__BUFFER_ROOM);
+  core->blocks = (unsigned char *)ojo__alloc(core, OJO__BUFFERS * OJO__BUFFER_ROOM);
   core->noted = (struct ojo__noted *)ojo__alloc(core, (2 * (size_t)core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);

@@ -20,7 +20,7 @@ mkdir "$dir"
 say() { echo "cat.sh: $*" >&2; }
 
 events=2000000 rounds=5 files=1000 file_events=50000
-[ "${BENCH_QUICK:-0}" = 1 ] && events=1000000 rounds=3 file_events=5000
+[ "${BENCH_QUICK:-0}" = 1 ] && events=1000000 rounds=2 file_events=5000
 [ "${BENCH_BRIEF:-0}" = 1 ] && events=20000 rounds=2 files=20 file_events=5000
 
 rows() { # rows AGAINST SUBJECT... < "SUBJECT<tab>VALUE" lines; UNIT and NOTE from the environment

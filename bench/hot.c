@@ -209,7 +209,7 @@ static ojo_desc for_bursts(void) {
 }
 
 static void bursts(int threads) {
-  struct run run = {.threads = threads, .rounds = (int)bench_scale(threads > 4 ? 9 : 25, 5, 2)};
+  struct run run = {.threads = threads, .rounds = (int)bench_scale(threads > 4 ? 9 : 25, 3, 2)};
   run.t = open_tracer(for_bursts());
   run.slots = bench_scale(200000, 200000, 10000);
   run_threads("hot", &run);
@@ -291,7 +291,7 @@ static void total_rate(void) {
   struct bench_samples samples[COUNTS];
   long long dropped[COUNTS] = {0};
   uint64_t before = 0, events = bench_scale(3200000, 3200000, 320000);
-  int rounds = (int)bench_scale(21, 5, 2);
+  int rounds = (int)bench_scale(21, 3, 2);
   ojo_tracer *t = open_tracer(for_bursts());
   memset(samples, 0, sizeof samples);
   for (int r = -1; r < rounds; r++)
