@@ -70,8 +70,8 @@
  *   over; on the thread's own stack nothing is.
  *   ojo_now, ojo_enable, ojo_sample_flows, ojo_set_now and ojo_flow_open are async-signal-safe too; open, close,
  *   flush, recover, snapshot and the queries are not. ojo_snapshot_on_signal and ojo_dump_on_crash are the way
- *   to write from a handler. The flusher thread blocks all signals but those of its own faults; so does the
- *   thread that it starts (ojo-writer) once a batch is larger than 1 MiB: such a batch is written past the page
+ *   to write from a handler. The flusher thread blocks all signals but those of its own faults; the thread
+ *   that it starts (ojo-writer) once a batch is larger than 1 MiB, all: such a batch is written past the page
  *   cache (O_DIRECT), where the filesystem can and the disk does 500 MB/s, while the next part is converted.
  *
  * FORK, EXEC
@@ -103,7 +103,7 @@
  *
  * MEMORY
  *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then
- *   what the recorders are ahead of the flusher; and 1 to 2 MiB to convert in. The pool is a file in /dev/shm where that has room, so
+ *   what the recorders are ahead of the flusher; and 1 to 4 MiB to convert in. The pool is a file in /dev/shm where that has room, so
  *   that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's pool becomes
  *   resident as a whole: choose buffer_bytes by how far back it is to reach (2,730 events per 64 KiB).
  *
@@ -1056,6 +1056,7 @@ enum {
   OJO__BUFFERS = 4,            /* one is filled while others are written; a power of two, since counts wrap */
   OJO__BLOCK_BYTES = 4096,     /* of a file: O_DIRECT wants offsets, lengths and addresses to be multiples of it */
   OJO__DIRECT_MB_MIN = 500,    /* a second: a disk slower than this is written through the page cache */
+  OJO__DIRECT_JUDGED = 4 << 20, /* bytes after which that is known */
   OJO__DIRECT_REST = 64,       /* files written so before another try */
   OJO__CRASH_WAIT_MS = 3000, /* a crash handler does */
   OJO__POOL_VERSION = 3,    /* changes with any struct of the pool */
@@ -1231,7 +1232,8 @@ struct ojo__core {
   uint32_t flusher_tid;           /* relaxed, as pass_tid */
   bool writer_runs;
   pthread_t writer;
-  uint32_t direct_rest; /* batches to write through the page cache, before O_DIRECT is tried again */
+  uint32_t direct_rest; /* files to write through the page cache, before O_DIRECT is tried again */
+  bool (*hand_over)(struct ojo__core *core, const struct ojo__transfer *w); /* NULL: there is no flusher */
   unsigned char *copy; /* recovery: a chunk's bytes, which nobody else can change */
   ojo_file_header file; /* of every batch; the pool has the copy that recovery needs */
   struct ojo__batch batch;
@@ -1380,16 +1382,20 @@ static void ojo__futex_wait(uint32_t *word, uint32_t value, uint64_t ns) {
   ts.tv_nsec = (long)(ns % 1000000000u);
   ojo__futex(word, OJO__FUTEX_WAIT, value, &ts);
 }
-static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
 
 /* Big batches go past the page cache (O_DIRECT) where that works: it costs a tenth of the CPU time, and what the
  * program has in the cache stays there. What is no whole block goes through the cache: a batch's two ends. The
- * flusher has a thread of its own write such blocks while it converts the next ones. */
+ * flusher has a thread of its own write such blocks while it converts the next ones (see ojo__writer); whoever else
+ * writes a file, in a caller's thread or in recovery, would wait for the disk, and writes through the cache. */
+static bool ojo__may_hand_over(const struct ojo__core *core) {
+  uint32_t flusher = OJO__PEEK(&core->flusher_tid);
+  return core->hand_over && flusher && OJO__PEEK(&core->pass_tid) == flusher && !core->direct_rest;
+}
 static void ojo__direct(struct ojo__core *core, bool on) {
   if (core->batch.direct == on) return;
   core->batch.direct = on && fcntl(core->batch.fd, F_SETFL, OJO__O_DIRECT) == 0;
   if (!on) fcntl(core->batch.fd, F_SETFL, 0);
-  else if (!core->batch.direct) core->direct_rest = UINT32_MAX; /* the filesystem can't */
+  else if (!core->batch.direct) core->direct_rest = OJO__DIRECT_REST; /* the filesystem can't */
 }
 
 static void ojo__transfer_do(struct ojo__transfer *w) {
@@ -1410,9 +1416,13 @@ static void ojo__transfer_do(struct ojo__transfer *w) {
 }
 
 static bool ojo__transferred(struct ojo__core *core, struct ojo__transfer *w) {
+  struct ojo__batch *b = &core->batch;
   if (w->direct) {
-    core->batch.direct_ns += w->ns;
-    core->batch.direct_bytes += w->length - w->left;
+    b->direct_ns += w->ns;
+    b->direct_bytes += w->length - w->left;
+    /* A disk that is slower than the page cache takes bytes gets the latter: then a burst need not wait for it. */
+    if (b->direct_bytes >= OJO__DIRECT_JUDGED && b->direct_ns / 1000 > b->direct_bytes / OJO__DIRECT_MB_MIN)
+      core->direct_rest = OJO__DIRECT_REST;
   }
   if (w->error == EINVAL && w->direct) { /* wants larger blocks, or stopped within one. Others may be under way */
     ojo__direct(core, false);
@@ -1421,25 +1431,6 @@ static bool ojo__transferred(struct ojo__core *core, struct ojo__transfer *w) {
   }
   errno = w->error;
   return w->error == 0 || ojo__batch_failed(core, "write a file");
-}
-
-/* The flusher hands transfers over by raising `handed`, the writer tells of them by raising `written`: each a futex
- * that the other sleeps on. transfer[n % OJO__BUFFERS] is the writer's from one to the other, as is that buffer. */
-static void *ojo__writer(void *argument) {
-  struct ojo__core *core = (struct ojo__core *)argument;
-  prctl(PR_SET_NAME, "ojo-writer", 0, 0, 0);
-  for (;;) {
-    uint32_t handed = OJO__LOAD(&core->handed), written = OJO__PEEK(&core->written_parts); /* pairs with ojo__hand_over */
-    if ((handed & ~OJO__HANDED_END) != written) {
-      ojo__transfer_do(&core->transfer[written % OJO__BUFFERS]);
-      OJO__STORE(&core->written_parts, (written + 1) & ~OJO__HANDED_END);
-      ojo__futex_wake(&core->written_parts);
-    } else if (handed & OJO__HANDED_END) {
-      return NULL;
-    } else {
-      ojo__futex_wait(&core->handed, handed, 1000000000u);
-    }
-  }
 }
 
 /* Waits until at most `left` transfers are under way, and looks what became of the others. */
@@ -1453,30 +1444,18 @@ static bool ojo__hand_back(struct ojo__core *core, uint32_t left) {
   return ok;
 }
 
-/* Has the writer do `w`, in the flusher: whoever else has a pass does it himself. */
-static bool ojo__hand_over(struct ojo__core *core, const struct ojo__transfer *w) {
-  uint32_t flusher = OJO__PEEK(&core->flusher_tid), handed = OJO__PEEK(&core->handed);
-  if (!flusher || OJO__PEEK(&core->pass_tid) != flusher) return false;
-  if (!core->writer_runs && pthread_create(&core->writer, NULL, ojo__writer, core) != 0) return false;
-  core->writer_runs = true;
-  core->transfer[handed % OJO__BUFFERS] = *w;
-  OJO__STORE(&core->handed, (handed + 1) & ~OJO__HANDED_END);
-  ojo__futex_wake(&core->handed);
-  return true;
-}
-
 /* Writes the buffer's bytes, if `direct` perhaps later, and others at once. Of the buffers one is always the flusher's. */
 static bool ojo__write(struct ojo__core *core, const void *bytes, size_t length, uint64_t at, bool direct) {
   struct ojo__transfer w;
   if (!ojo__hand_back(core, direct && core->batch.direct ? OJO__BUFFERS - 2 : 0) || core->batch.error) return false;
-  ojo__direct(core, direct);
+  ojo__direct(core, direct && !core->direct_rest);
   memset(&w, 0, sizeof w);
   w.fd = core->batch.fd;
   w.bytes = (const unsigned char *)bytes;
   w.length = w.left = length;
   w.at = at;
   w.direct = core->batch.direct;
-  if (w.direct && ojo__hand_over(core, &w)) return true;
+  if (w.direct && core->hand_over(core, &w)) return true;
   ojo__transfer_do(&w);
   return ojo__transferred(core, &w);
 }
@@ -1493,7 +1472,7 @@ static bool ojo__buffer_write(struct ojo__core *core, bool last) {
   struct ojo__batch *b = &core->batch;
   uint64_t end = b->offset + core->buffer_used;
   uint64_t from = ojo__round_up(b->offset, OJO__BLOCK_BYTES), to = end - end % OJO__BLOCK_BYTES;
-  if (core->direct_rest || (last && !b->direct) || from >= to) from = to = end;
+  if (!ojo__may_hand_over(core) || (last && !b->direct) || from >= to) from = to = end;
   const unsigned char *middle = core->buffer + (from - b->offset), *tail = core->buffer + (to - b->offset);
   bool ok = (from == b->offset || ojo__write(core, core->buffer, (size_t)(from - b->offset), b->offset, false)) &&
             (to == from || ojo__write(core, middle, (size_t)(to - from), from, true)) &&
@@ -1514,6 +1493,7 @@ static void ojo__batch_zero(struct ojo__core *core, uint64_t number) {
   b->offset = core->file.header_bytes;
   b->first_ts = UINT64_MAX;
   b->us = ojo__clock_ns(CLOCK_MONOTONIC) / 1000;
+  if (core->direct_rest) core->direct_rest--;
   ojo__buffer_empty(core);
 }
 
@@ -2215,6 +2195,8 @@ static void ojo__free(struct ojo__core *core, void *memory) {
   if (core->desc.allocator.free) core->desc.allocator.free(core->desc.allocator.user, memory);
   else free(memory);
 }
+
+static void ojo__futex_wake(uint32_t *word) { ojo__futex(word, OJO__FUTEX_WAKE, INT_MAX, NULL); }
 
 /* A deadline set at most `most` ns ahead: a clock that goes back (a restored process) does not put it off. */
 static uint64_t ojo__deadline(uint64_t end, uint64_t now, uint64_t most) {
@@ -3013,6 +2995,39 @@ OJO_API void ojo__long_sized(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
 static ojo_result ojo__open_dirs(struct ojo__core *core);
 static bool ojo__pool_link(struct ojo__core *core);
 
+/* The flusher hands transfers over by raising `handed`, the writer tells of them by raising `written`: each a futex
+ * that the other sleeps on. transfer[n % OJO__BUFFERS] is the writer's from one to the other, as is that buffer. */
+static void *ojo__writer(void *argument) {
+  struct ojo__core *core = (struct ojo__core *)argument;
+  sigset_t all;
+  sigfillset(&all); /* its own faults too: a crash handler in it would wait for the flusher, who waits for it */
+  pthread_sigmask(SIG_SETMASK, &all, NULL);
+  prctl(PR_SET_NAME, "ojo-writer", 0, 0, 0);
+  for (;;) {
+    uint32_t handed = OJO__LOAD(&core->handed), written = OJO__PEEK(&core->written_parts); /* pairs with ojo__hand_over */
+    if ((handed & ~OJO__HANDED_END) != written) {
+      ojo__transfer_do(&core->transfer[written % OJO__BUFFERS]);
+      OJO__STORE(&core->written_parts, (written + 1) & ~OJO__HANDED_END);
+      ojo__futex_wake(&core->written_parts);
+    } else if (handed & OJO__HANDED_END) {
+      return NULL;
+    } else {
+      ojo__futex_wait(&core->handed, handed, 3600000000000u);
+    }
+  }
+}
+
+/* Has the writer do `w`. */
+static bool ojo__hand_over(struct ojo__core *core, const struct ojo__transfer *w) {
+  uint32_t handed = OJO__PEEK(&core->handed);
+  if (!core->writer_runs && pthread_create(&core->writer, NULL, ojo__writer, core) != 0) return false;
+  core->writer_runs = true;
+  core->transfer[handed % OJO__BUFFERS] = *w;
+  OJO__STORE(&core->handed, (handed + 1) & ~OJO__HANDED_END);
+  ojo__futex_wake(&core->handed);
+  return true;
+}
+
 /* trace_{us}_{sequence}.bin. By hand: snprintf is not for signal handlers. */
 static void ojo__name(char *out, uint64_t us, uint64_t sequence) {
   const uint64_t numbers[2] = {us, sequence};
@@ -3214,13 +3229,6 @@ static bool ojo__batch_close(struct ojo__core *core) {
   return ojo__batch_fd_close(core) == 0 || ojo__batch_failed(core, "close a file");
 }
 
-/* A disk that is slower than the page cache takes bytes gets the latter: then a burst need not wait for it. */
-static void ojo__direct_judge(struct ojo__core *core) {
-  struct ojo__batch *b = &core->batch;
-  if (core->direct_rest && core->direct_rest != UINT32_MAX) core->direct_rest--;
-  if (b->direct_ns / 1000 > b->direct_bytes / OJO__DIRECT_MB_MIN) core->direct_rest = OJO__DIRECT_REST;
-}
-
 /* Writes the rest and the header, renames, and frees the chunks that are done with. */
 static bool ojo__batch_end(struct ojo__core *core) {
   struct ojo__pool *pool = core->pool;
@@ -3241,7 +3249,6 @@ static bool ojo__batch_end(struct ojo__core *core) {
   OJO__SET(&pool->batches, pool->batches + 1); /* model: E6 */
   OJO__SET(&core->bytes, core->bytes + bytes);
   ojo__free_taken(core);
-  ojo__direct_judge(core);
   ojo__remember(core, bytes);
   core->batch_target *= 2;
   if (core->batch_target > core->desc.flush_bytes || !core->batch_target) core->batch_target = core->desc.flush_bytes;
@@ -3979,6 +3986,7 @@ static void *ojo__flusher(void *argument) {
     ojo__futex_wake(&core->handed);
     pthread_join(core->writer, NULL);
   }
+  OJO__SET(&core->flusher_tid, 0); /* another thread may get the number */
   OJO__STORE(&core->ended, failed ? 2u : 1u); /* ojo_flush calls that came meanwhile wait no longer */
   ojo__futex_wake(&core->done);
   return NULL;
@@ -4821,7 +4829,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   struct ojo__pool *pool = core->pool;
   if (schema_bytes) memcpy((char *)pool + pool->schema_at, core->schema, schema_bytes);
   memcpy(pool->dir, core->path, sizeof pool->dir);
-  core->blocks = (unsigned char *)ojo__alloc(core, OJO__BUFFERS * OJO__BUFFER_ROOM);
+  core->blocks = (unsigned char *)ojo__alloc(core, (core->desc.no_thread ? 1 : OJO__BUFFERS) * OJO__BUFFER_ROOM);
   core->noted = (struct ojo__noted *)ojo__alloc(core, (2 * (size_t)core->chunk_count + 1) * sizeof *core->noted);
   core->published_room = 64;
   core->published = (struct ojo__published *)ojo__alloc(core, core->published_room * sizeof *core->published);
@@ -4834,6 +4842,7 @@ static ojo_result ojo__start(struct ojo__core *core, const ojo_desc *desc) {
   ojo__random(&generation, sizeof generation);
   OJO__STORE(&core->t->generation, generation | OJO__NS_BIT); /* bit 63 tells it from a marker, a frame's address */
   if (!core->desc.no_thread) {
+    core->hand_over = ojo__hand_over;
     sigset_t all, before;
     sigfillset(&all);
     for (size_t i = 0; i < sizeof ojo__crashes / sizeof ojo__crashes[0]; i++)

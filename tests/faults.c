@@ -442,7 +442,7 @@ static void test_close_failing(void) { flush_failing(true); }
 /* ---- batches that go past the page cache, written by a thread of the flusher's ---- */
 
 static uint32_t writers_writes;
-static bool to_fail, slow; /* its first write; every one */
+static bool to_fail, slow, writers_signals; /* its first write; every one; it takes signals */
 static int writers_error;
 static void count_writer(enum fault_call call) {
   char name[16];
@@ -451,6 +451,9 @@ static void count_writer(enum fault_call call) {
     if (writers_error == EINVAL) __atomic_store_n(&fault_error[FAULT_pwrite], 0, __ATOMIC_RELEASE);
     return;
   }
+  sigset_t held;
+  pthread_sigmask(SIG_SETMASK, NULL, &held); /* its crash handler would wait for the flusher, who waits for it */
+  if (!sigismember(&held, SIGSEGV) || !sigismember(&held, SIGPROF)) writers_signals = true;
   __atomic_fetch_add(&writers_writes, 1, __ATOMIC_RELAXED);
   if (slow) __atomic_store_n(&fault_slow_ms, 100, __ATOMIC_RELEASE); /* the next one */
   if (to_fail) __atomic_store_n(&fault_error[FAULT_pwrite], writers_error, __ATOMIC_RELEASE);
@@ -485,6 +488,7 @@ static void big_batches(const char *what, enum fault_call call, int error, bool 
   bool counted = call == FAULT_pwrite && error != EINVAL && can;
   if (counted) check(wait_errors(t, 2), "%s: errors are counted", what);
   else check(ojo_flush(t) == OJO_OK, "%s: flush", what);
+  check(!writers_signals, "%s: the writer blocks all signals", what);
   bool writes = call != FAULT_pthread_create && call != FAULT_fcntl;
   if (can) check((writers_writes > 0) == writes, "%s: %u writes by the writer", what, writers_writes);
   for (int i = 0; i < FAULT_COUNT; i++) __atomic_store_n(&fault_error[i], 0, __ATOMIC_RELEASE);
@@ -521,6 +525,25 @@ static void test_big_batches_slow(void) {
   check(ojo_flush(t) == OJO_OK && __atomic_load_n(&core->direct_rest, __ATOMIC_RELAXED) > 0,
         "slow disk: %u batches go through the cache", core->direct_rest);
   close_exact(t, "slow disk, big batches");
+}
+
+/* A caller's snapshot does not wait for the disk: nor may a fast one be written without the flusher's help. */
+static uint32_t flags_set;
+static void count_flags(enum fault_call call) {
+  if (call == FAULT_fcntl) __atomic_fetch_add(&flags_set, 1, __ATOMIC_RELAXED);
+}
+static void test_big_snapshot(void) {
+  char path[300];
+  ojo_desc d = desc_default();
+  d.buffer_bytes = 8u << 20;
+  d.overflow = OJO_OVERFLOW_DROP_OLDEST;
+  ojo_tracer *t = open_tracer(&d);
+  record_threads(t, 1, 1, 600000);
+  snprintf(path, sizeof path, "%s/snapshot.bin", dir);
+  __atomic_store_n(&fault_hook, count_flags, __ATOMIC_RELEASE);
+  check(ojo_snapshot(t, path) == OJO_OK && flags_set == 0, "a caller's snapshot: %u changes of O_DIRECT", flags_set);
+  __atomic_store_n(&fault_hook, NULL, __ATOMIC_RELEASE);
+  check(ojo_close(t) == OJO_OK, "a caller's snapshot: close");
 }
 
 /* ---- a disk that hangs, directories that vanish ---- */
@@ -1189,6 +1212,7 @@ int main(void) {
       {"-close failing", test_close_failing, "64m"},
       {"big batches", test_big_batches, "256m"},
       {"big batches, slow disk", test_big_batches_slow, "256m"},
+      {"big snapshot", test_big_snapshot, "64m"},
       {"slow disk, drop", test_slow_drop, "64m"},
       {"slow disk, block", test_slow_block, "64m"},
       {"removed in a batch", test_removed_in_batch, "64m"},
