@@ -291,7 +291,7 @@ $(BENCH)/%: bench/%.c
 	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $(filter %.c %.o,$^) -pthread
 
 bench-built: $(BENCH_BUILT) $(RIVALS_BUILT) $(TRANSFERS) $(BUILD)/4_transport $(BUILD)/ojo-cat
-bench: bench-built ## measure what README.md states, beside rivals: ten minutes, 12 GB of disk; into bench/results
+bench: bench-built ## measure what README.md states, beside rivals: ten minutes, 8 GB of disk; into bench/results
 	$(Q)CC='$(CC)' CFLAGS='$(CFLAGS)' BUILD='$(BUILD)' bench/run
 bench-quick: bench-built ## the same, roughly, in under a minute
 	$(Q)CC='$(CC)' CFLAGS='$(CFLAGS)' BUILD='$(BUILD)' BENCH_QUICK=1 bench/run

@@ -146,11 +146,11 @@ int main(int argc, char **argv) {
   const char *dir = argv[1];
   uint64_t second = 1000000000u, turn = argc > 2 ? strtoull(argv[2], NULL, 10) * second
                                                  : bench_scale(20 * second, second, second / 10);
-  uint64_t raw_turn = bench_scale(turn < 8 * second ? turn : 8 * second, second / 2, second / 10);
+  uint64_t raw_turn = bench_scale(turn < 10 * second ? turn : 10 * second, second / 2, second / 10);
   uint64_t sweep_turn = bench_scale(second, second / 10, second / 50);
   int rounds = (int)bench_scale(2, 1, 1);
   size_t file_bytes[2] = {10u << 20, 256u << 20}; /* the default, and what a machine with this much to say sets */
-  keep_bytes = bench_scale((uint64_t)2 << 30, (uint64_t)2 << 30, 64u << 20);
+  keep_bytes = bench_scale((uint64_t)6 << 30, (uint64_t)2 << 30, 64u << 20); /* more than the cache holds back */
   mkdir(dir, 0700);
   for (uint64_t f = bench_scale(0, 1, 0); f < 2; f++) {
     char what[64], name[64];

@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 [ $# = 1 ] || { echo "usage: bench/transfer.sh DIR" >&2; exit 2; }
 BUILD=${BUILD:-build}
 programs=$BUILD/bench/transfer
-bytes=400M rounds=7 losses='0 1'
+bytes=400M rounds=5 losses=1
 [ "${BENCH_QUICK:-0}" != 1 ] || bytes=20M rounds=2 losses=1
 [ "${BENCH_BRIEF:-0}" != 1 ] || bytes=1M rounds=1 losses=1
 export LC_ALL=C TIMEFORMAT='%U %S'
