@@ -1671,6 +1671,7 @@ static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, 
   bool unsorted = run->unsorted;
   while (from < to) {
     const ojo_event *in = (const ojo_event *)(const void *)from;
+    __builtin_prefetch(from + OJO__AHEAD_BYTES); /* these lines are in another processor's cache */
     uint32_t extra = in->type >> OJO_EXTENSION_SHIFT;
     uint64_t ts = ojo__to_ts(core, in->ts);
     out->ts = ts;
