@@ -214,10 +214,34 @@
   X(0x0801, CONNECTION_CLOSED, connection_closed, CONNECTION, RECORD, error, closed)                    \
   X(0x0802, KEY_UPDATED, key_updated, CONNECTION, NUMBER, key_phase, by_peer)                           \
   X(0x0803, VERSION_CHOSEN, version_chosen, CONNECTION, NONE, version, none)                            \
-  X(0x0804, PATH_STATE, path_state, CONNECTION, NONE, state, none)
+  X(0x0804, PATH_STATE, path_state, CONNECTION, NONE, state, none)                                      \
+  X(0x0805, SOCKET_BOUND, socket_bound, CONNECTION, NONE, socket_cookie, none)
 
-/* Types without helpers: what the tracer writes itself, and the telemetry numbers, which are reserved. */
+/* Types without helpers: the kernel's, which ojo_bpf.h records and describes; the telemetry numbers, which are
+ * reserved; and what the tracer writes itself. */
 #define OJO_EVENTS_INTERNAL(X)                                                 \
+  X(0x0400, KERNEL_CONNECTION, none, KERNEL_TCP, RECORD, socket_cookie, connection)    \
+  X(0x0401, KERNEL_TCP_STATE, none, KERNEL_TCP, NUMBER, state, old_state)      \
+  X(0x0402, KERNEL_TCP_SEND, none, KERNEL_TCP, NONE, bytes, none)              \
+  X(0x0403, KERNEL_TCP_RECEIVE, none, KERNEL_TCP, NONE, bytes, none)           \
+  X(0x0404, KERNEL_TCP_RETRANSMIT, none, KERNEL_TCP, NUMBER, segments, total)  \
+  X(0x0405, KERNEL_TCP_RTT, none, KERNEL_TCP, RECORD, smoothed_ns, rtt)        \
+  X(0x0406, KERNEL_TCP_CWND, none, KERNEL_TCP, NUMBER, bytes, segments)        \
+  X(0x0407, KERNEL_TCP_SSTHRESH, none, KERNEL_TCP, NUMBER, bytes, segments)    \
+  X(0x0408, KERNEL_TCP_IN_FLIGHT, none, KERNEL_TCP, NUMBER, bytes, segments)   \
+  X(0x0409, KERNEL_TCP_SEND_WINDOW, none, KERNEL_TCP, NONE, bytes, none)       \
+  X(0x040A, KERNEL_TCP_RECEIVE_WINDOW, none, KERNEL_TCP, NONE, bytes, none)    \
+  X(0x040B, KERNEL_TCP_CONGESTION_STATE, none, KERNEL_TCP, NONE, state, none)  \
+  X(0x040C, KERNEL_TCP_RESET_SENT, none, KERNEL_TCP, NONE, zero, none)         \
+  X(0x040D, KERNEL_TCP_RESET_RECEIVED, none, KERNEL_TCP, NONE, zero, none)     \
+  X(0x040E, KERNEL_TCP_FINISHED, none, KERNEL_TCP, RECORD, zero, totals)       \
+  X(0x0500, KERNEL_UDP_SEND, none, KERNEL_UDP, NUMBER, bytes, datagrams)       \
+  X(0x0501, KERNEL_UDP_RECEIVE, none, KERNEL_UDP, NUMBER, bytes, datagrams)    \
+  X(0x0502, KERNEL_UDP_DROP, none, KERNEL_UDP, NUMBER, bytes, datagrams)       \
+  X(0x0503, KERNEL_UDP_FINISHED, none, KERNEL_UDP, RECORD, zero, totals)       \
+  X(0x0600, KERNEL_OFF_CPU, none, KERNEL_SCHEDULER, NUMBER, tid, asleep)       \
+  X(0x0601, KERNEL_ON_CPU, none, KERNEL_SCHEDULER, NUMBER, tid, off_ns)        \
+  X(0x0602, KERNEL_WAKEUP, none, KERNEL_SCHEDULER, NUMBER, tid, by_tid)        \
   X(0x0700, LOG, none, TELEMETRY, RECORD, severity, log)                       \
   X(0x0701, SPAN_BEGIN, none, TELEMETRY, RECORD, span_id, span)                \
   X(0x0702, SPAN_END, none, TELEMETRY, RECORD, span_id, span)                  \
@@ -371,6 +395,23 @@ typedef struct ojo_flow_record { /* FLOW's extension, then id, local, remote, pr
   uint64_t zero64;
 } ojo_flow_record;
 
+#define OJO_KERNEL_PARTIAL 1u /* flags: older than the probes: its counts begin when they saw it first */
+#define OJO_KERNEL_PASSIVE 2u /* accepted, not opened */
+typedef struct ojo_kernel_connection { /* KERNEL_CONNECTION's extension; payload is the cookie. The last one of a flow holds */
+  uint64_t cookie;                     /* SO_COOKIE */
+  uint32_t pid;                        /* the owner, 0: not known */
+  uint16_t local_port, remote_port;
+  uint8_t protocol, address_bytes;     /* 6 TCP, 17 UDP; 4, 16 */
+  uint8_t state, flags;                /* as KERNEL_TCP_STATE, 0 for UDP */
+  uint32_t netns;                      /* inode number of the network namespace */
+  char command[16];
+  uint8_t local[16], remote[16];       /* network order */
+} ojo_kernel_connection;
+typedef struct ojo_kernel_totals { /* KERNEL_TCP_FINISHED, KERNEL_UDP_FINISHED: the extension */
+  uint64_t bytes_out, bytes_in, packets_out, packets_in;
+  uint64_t retransmits, dropped; /* segments; datagrams that the socket did not take */
+} ojo_kernel_totals;
+
 /* ---- types of the interface -------------------------------------------------------------------- */
 
 typedef enum ojo_result {
@@ -445,7 +486,8 @@ typedef struct ojo_desc { /* zero is the default */
 
 typedef struct ojo_stats { /* counts since ojo_open. Exact once the recorders have stopped */
   uint64_t recorded;     /* events accepted; filtered and sampled-out ones are in no count */
-  uint64_t dropped;      /* events refused: pool full, block timeout, nesting, too many threads, too long */
+  uint64_t dropped;      /* events refused: pool full, block timeout, nesting, too many threads, too long; and those
+                            that ojo_events_dropped_at was told of */
   uint64_t overwritten;  /* of recorded: no longer in the pool, OJO_OVERFLOW_DROP_OLDEST */
   uint64_t written;      /* of recorded: in files of output/; a flight recorder's: 0 */
   uint64_t batches;      /* files published, snapshots too */
@@ -551,6 +593,18 @@ OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns); /* OJO_CLOCK_MANUAL: what 
  * key. Never 0; the same ids come whether t records, is NULL, or leaves the flow out. Bit 31 is never set. */
 OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc);
 OJO_API uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc); /* as _at below */
+/* Says which socket carries a flow: records SOCKET_BOUND with the socket's cookie, and from then on the kernel's events
+ * of that socket, if an ojo_bpf (ojo_bpf.h) records into t, carry this flow's id. OJO_ERR_ARGUMENT: no socket;
+ * OJO_ERR_NOT_FOUND: the kernel gives no cookie (Linux before 4.12). Thread-safe. */
+OJO_API ojo_result ojo_bind_socket(ojo_tracer *t, uint32_t flow, int fd);
+/* For a source of events beside ojo.h, as ojo_bpf.h is one: `count` events from first_ns to last_ns (CLOCK_MONOTONIC)
+ * were lost before they reached t. Recorded as EVENTS_DROPPED, and counted as dropped. Signal-safe. */
+OJO_API void ojo_events_dropped_at(ojo_tracer *t, uint64_t time, uint64_t count, uint64_t first_ns, uint64_t last_ns,
+                                   ojo_drop_reason reason, uint32_t source);
+/* ojo_bpf.h's: FLOW for an id of its own, and who is told of binds (fn NULL: nobody; returns once no call of the last
+ * one is under way). */
+OJO_API void ojo__flow_record(ojo_tracer *t, uint64_t time, uint32_t flow, const ojo_flow_desc *desc);
+OJO_API void ojo__bind_hook_set(ojo_tracer *t, void (*fn)(void *user, uint32_t flow, uint64_t cookie), void *user);
 
 /* What the inline calls below fall back to. `raw` is a time as stored: ns | 1 << 63, or ticks; 0: now. */
 OJO__COLD OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
@@ -713,6 +767,13 @@ OJO__NOTHING(uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_f
 }
 OJO__NOTHING(ojo_result ojo_recover(const char *dir)) { return (void)dir, OJO_OK; }
 OJO__NOTHING(uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc)) { return (void)t, (void)desc, 1; }
+OJO__NOTHING(ojo_result ojo_bind_socket(ojo_tracer *t, uint32_t flow, int fd)) {
+  return (void)t, (void)flow, (void)fd, OJO_OK;
+}
+OJO__NOTHING(void ojo_events_dropped_at(ojo_tracer *t, uint64_t time, uint64_t count, uint64_t first_ns,
+                                        uint64_t last_ns, ojo_drop_reason reason, uint32_t source)) {
+  (void)t, (void)time, (void)count, (void)first_ns, (void)last_ns, (void)reason, (void)source;
+}
 OJO__NOTHING(uint64_t ojo_now(const ojo_tracer *t)) { return (void)t, 0; }
 OJO__NOTHING(bool ojo__wanted(const ojo_tracer *t, uint32_t type, uint32_t flow)) {
   return (void)t, (void)type, (void)flow, false;
@@ -982,6 +1043,7 @@ static OJO__UNUSED uint32_t ojo__crc32c(uint32_t crc, const void *data, size_t b
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -1023,6 +1085,9 @@ OJO__STATIC_ASSERT(sizeof(ojo_file_header) == 144 && offsetof(ojo_file_header, s
 OJO__STATIC_ASSERT(sizeof(ojo_run) == 48 && offsetof(ojo_run, tid) == 16 && offsetof(ojo_run, events) == 24 &&
                    offsetof(ojo_run, lost_before) == 32, run_layout);
 OJO__STATIC_ASSERT(sizeof(ojo_dropped) == 24 && sizeof(ojo_rtt) == 24, extension_layout);
+OJO__STATIC_ASSERT(sizeof(ojo_kernel_connection) == 72 && offsetof(ojo_kernel_connection, local_port) == 12 &&
+                   offsetof(ojo_kernel_connection, netns) == 20 && offsetof(ojo_kernel_connection, local) == 40 &&
+                   sizeof(ojo_kernel_totals) == 48, kernel_layout);
 OJO__STATIC_ASSERT(sizeof(ojo_flow_record) == 24 && offsetof(ojo_flow_record, local_port) == 8,
                    flow_layout);
 OJO__STATIC_ASSERT(sizeof(struct ojo__chunk) == 64, chunk_layout);
@@ -1082,6 +1147,11 @@ enum { OJO__CHUNK_HANDED = 1 };                                  /* ojo__chunk.f
 #define OJO__O_DIRECT 0200000
 #else
 #define OJO__O_DIRECT 0
+#endif
+#ifdef SO_COOKIE
+#define OJO__SO_COOKIE SO_COOKIE
+#else
+#define OJO__SO_COOKIE 57 /* an older libc's headers */
 #endif
 #define OJO__LIST_INDEX 0xFFFFFFu /* a list's head: tag << 24 | index + 1 */
 #define OJO__NONE UINT32_MAX
@@ -1218,6 +1288,9 @@ struct ojo__core {
   pid_t pid;
   pthread_t thread;
   pthread_mutex_t pass_lock, retire_lock;
+  pthread_mutex_t bind_lock; /* also held while the hook is called */
+  void (*bind_hook)(void *user, uint32_t flow, uint64_t cookie);
+  void *bind_user;
   uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself. Relaxed: only the thread
                         that stored its own number can find it */
   uint32_t wake, sleeping, stop, freed, waiters; /* futexes and their flags */
@@ -1253,6 +1326,7 @@ struct ojo__core {
   struct ojo__kind kinds[OJO__KINDS];
   bool logged; /* that writing fails, and not yet that it works again */
   uint64_t retired_recorded, retired_lost;
+  uint64_t told; /* losses that ojo_events_dropped_at was told of. Relaxed */
   /* counts for ojo_query_stats: relaxed atomics */
   uint64_t written, bytes, write_errors, deleted, flush_ns_max;
 };
@@ -4687,6 +4761,7 @@ static void ojo__release(struct ojo__core *core) {
   ojo__free(core, core->dir);
   pthread_mutex_destroy(&core->pass_lock);
   pthread_mutex_destroy(&core->retire_lock);
+  pthread_mutex_destroy(&core->bind_lock);
 }
 
 #ifndef MADV_WIPEONFORK
@@ -4882,6 +4957,7 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   core->desc.logger = desc->logger;
   pthread_mutex_init(&core->pass_lock, NULL);
   pthread_mutex_init(&core->retire_lock, NULL);
+  pthread_mutex_init(&core->bind_lock, NULL);
   ojo_result result = ojo__check_desc(core, desc);
 #ifdef OJO_NO_ATFORK
   if (!ojo__own) {
@@ -4947,6 +5023,7 @@ OJO_API ojo_stats ojo_query_stats(ojo_tracer *t) {
       if (state == OJO__LEASED && !OJO__PEEK(&core->chunks[i].flags)) s.recorded += events;
       if (state != OJO__FREE) held += events, in_use++;
     }
+  s.dropped += OJO__PEEK(&core->told);
   if (ojo__recorder(core)) s.overwritten = s.recorded > held ? s.recorded - held : 0;
   s.written = OJO__PEEK(&core->written);
   s.batches = OJO__PEEK(&pool->batches);
@@ -5000,17 +5077,10 @@ OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns) {
   if (t) OJO__SET(&t->manual_now_ns, ns);
 }
 
-static uint32_t ojo__flow_open(ojo_tracer *t, uint64_t raw, const ojo_flow_desc *desc) {
+static void ojo__flow_describe(ojo_tracer *t, uint64_t raw, uint32_t flow, ojo_flow_kind kind,
+                               const ojo_flow_desc *desc) {
   static const unsigned char nothing[20] = {0};
-  ojo_flow_desc zero;
-  memset(&zero, 0, sizeof zero);
-  if (!desc) desc = &zero;
-  ojo_flow_kind kind = desc->kind ? desc->kind : desc->parent ? OJO_FLOW_STREAM : OJO_FLOW_CONNECTION;
-  uint64_t first_key = kind == OJO_FLOW_SPACE ? 0 : kind == OJO_FLOW_PATH ? 16 : 64;
-  uint32_t flow = desc->parent ? ojo_flow_child(desc->parent, desc->key + first_key) : 0;
-  uint32_t *count = t && t->flow_count ? t->flow_count : &ojo__flow_count_shared;
-  while (!flow) flow = (OJO__ADD(count, 1) + 1) & 0x3FFFFFFFu; /* bits 30 and 31: children, kernel flows */
-  if (!ojo__wanted(t, OJO_FLOW, flow)) return flow;
+  if (!ojo__wanted(t, OJO_FLOW, flow)) return;
   unsigned char bytes[sizeof(ojo_flow_record) + 20 + 32 + 255 + 255], *p = bytes + sizeof(ojo_flow_record);
   size_t protocol = desc->protocol ? strlen(desc->protocol) : 0, label = desc->label ? strlen(desc->label) : 0;
   ojo_flow_record record;
@@ -5033,11 +5103,62 @@ static uint32_t ojo__flow_open(ojo_tracer *t, uint64_t raw, const ojo_flow_desc 
     p += lengths[i];
   }
   ojo__ext(t, raw, OJO_FLOW, flow, desc->key, bytes, (size_t)(p - bytes));
+}
+
+static uint32_t ojo__flow_open(ojo_tracer *t, uint64_t raw, const ojo_flow_desc *desc) {
+  ojo_flow_desc zero;
+  memset(&zero, 0, sizeof zero);
+  if (!desc) desc = &zero;
+  ojo_flow_kind kind = desc->kind ? desc->kind : desc->parent ? OJO_FLOW_STREAM : OJO_FLOW_CONNECTION;
+  uint64_t first_key = kind == OJO_FLOW_SPACE ? 0 : kind == OJO_FLOW_PATH ? 16 : 64;
+  uint32_t flow = desc->parent ? ojo_flow_child(desc->parent, desc->key + first_key) : 0;
+  uint32_t *count = t && t->flow_count ? t->flow_count : &ojo__flow_count_shared;
+  while (!flow) flow = (OJO__ADD(count, 1) + 1) & 0x3FFFFFFFu; /* bits 30 and 31: children, kernel flows */
+  ojo__flow_describe(t, raw, flow, kind, desc);
   return flow;
 }
 OJO_API uint32_t ojo_flow_open(ojo_tracer *t, const ojo_flow_desc *desc) { return ojo__flow_open(t, 0, desc); }
 OJO_API uint32_t ojo_flow_open_at(ojo_tracer *t, uint64_t time, const ojo_flow_desc *desc) {
   return ojo__flow_open(t, ojo__raw(time), desc);
+}
+
+OJO_API void ojo__flow_record(ojo_tracer *t, uint64_t time, uint32_t flow, const ojo_flow_desc *desc) {
+  ojo__flow_describe(t, ojo__raw(time), flow, desc->kind, desc);
+}
+
+OJO_API void ojo_events_dropped_at(ojo_tracer *t, uint64_t time, uint64_t count, uint64_t first_ns, uint64_t last_ns,
+                                   ojo_drop_reason reason, uint32_t source) {
+  if (!t || !count || !(OJO__PEEK(&t->mask) & OJO_CATEGORY_META)) return; /* no mask: closed, or a fork child */
+  struct ojo__core *core = OJO__PEEK(&t->core);
+  uint64_t start = core->file.start_monotonic_ns;
+  ojo_dropped dropped;
+  dropped.first_ts = first_ns > start ? first_ns - start : 0;
+  dropped.last_ts = last_ns > start ? last_ns - start : 0;
+  dropped.reason = (uint32_t)reason;
+  dropped.source = source;
+  __atomic_fetch_add(&core->told, count, __ATOMIC_RELAXED);
+  ojo__ext(t, ojo__raw(time), OJO_EVENTS_DROPPED, 0, count, &dropped, sizeof dropped);
+}
+
+OJO_API void ojo__bind_hook_set(ojo_tracer *t, void (*fn)(void *user, uint32_t flow, uint64_t cookie), void *user) {
+  if (!t || t->abi != OJO_ABI) return;
+  pthread_mutex_lock(&t->core->bind_lock);
+  t->core->bind_hook = fn;
+  t->core->bind_user = user;
+  pthread_mutex_unlock(&t->core->bind_lock);
+}
+
+OJO_API ojo_result ojo_bind_socket(ojo_tracer *t, uint32_t flow, int fd) {
+  uint64_t cookie = 0;
+  socklen_t bytes = sizeof cookie;
+  if (!t || t->abi != OJO_ABI) return OJO_OK;
+  if (getsockopt(fd, SOL_SOCKET, OJO__SO_COOKIE, &cookie, &bytes) < 0)
+    return errno == ENOPROTOOPT || errno == EOPNOTSUPP ? OJO_ERR_NOT_FOUND : OJO_ERR_ARGUMENT;
+  ojo_socket_bound(t, flow, cookie);
+  pthread_mutex_lock(&t->core->bind_lock);
+  if (t->core->bind_hook) t->core->bind_hook(t->core->bind_user, flow, cookie);
+  pthread_mutex_unlock(&t->core->bind_lock);
+  return OJO_OK;
 }
 
 OJO_API ojo_result ojo_snapshot(ojo_tracer *t, const char *path) {

@@ -273,7 +273,9 @@ OJO_READER_API uint64_t ojo_reader_dead_pools(ojo_reader *r);
 
 /* Fixed-layout extensions, checked against the extension's length: false if it is too short. */
 OJO_READER_API bool ojo_reader_dropped(const ojo_reader_event *event, ojo_dropped *out);
-OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out);
+OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out); /* RTT_SAMPLE, KERNEL_TCP_RTT */
+OJO_READER_API bool ojo_reader_kernel_connection(const ojo_reader_event *event, ojo_kernel_connection *out);
+OJO_READER_API bool ojo_reader_kernel_totals(const ojo_reader_event *event, ojo_kernel_totals *out);
 
 #ifdef __cplusplus
 }
@@ -4394,7 +4396,15 @@ OJO_READER_API bool ojo_reader_dropped(const ojo_reader_event *event, ojo_droppe
   return event->type == OJO_EVENTS_DROPPED && ojo__r_record(event, out, sizeof *out);
 }
 OJO_READER_API bool ojo_reader_rtt(const ojo_reader_event *event, ojo_rtt *out) {
-  return event->type == OJO_RTT_SAMPLE && ojo__r_record(event, out, sizeof *out);
+  return (event->type == OJO_RTT_SAMPLE || event->type == OJO_KERNEL_TCP_RTT) &&
+         ojo__r_record(event, out, sizeof *out);
+}
+OJO_READER_API bool ojo_reader_kernel_connection(const ojo_reader_event *event, ojo_kernel_connection *out) {
+  return event->type == OJO_KERNEL_CONNECTION && ojo__r_record(event, out, sizeof *out);
+}
+OJO_READER_API bool ojo_reader_kernel_totals(const ojo_reader_event *event, ojo_kernel_totals *out) {
+  return (event->type == OJO_KERNEL_TCP_FINISHED || event->type == OJO_KERNEL_UDP_FINISHED) &&
+         ojo__r_record(event, out, sizeof *out);
 }
 
 #endif

@@ -94,6 +94,7 @@ static const row rows[] = {
   S(0x0802, KEY_UPDATED, "Connection", NUMBER, key_updated, "phase 3", "phase 3, the peer's")
   P(0x0803, VERSION_CHOSEN, "Connection", NONE, version_chosen, "0x3")
   P(0x0804, PATH_STATE, "Connection", NONE, path_state, "active")
+  P(0x0805, SOCKET_BOUND, "Connection", NONE, socket_bound, "socket 3")
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 

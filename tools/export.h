@@ -237,6 +237,7 @@ typedef enum unit {
   UNIT_ERROR,
   UNIT_STATE,
   UNIT_HEX,
+  UNIT_COOKIE,
   UNIT_NONE
 } unit;
 unit unit_of_payload(uint64_t type);

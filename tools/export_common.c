@@ -264,11 +264,49 @@ static size_t closed_fields(const ojo_reader_event *e, field *f) {
   return 3;
 }
 
+static size_t kernel_connection_fields(const ojo_reader_event *e, field *f) {
+  ojo_kernel_connection c;
+  size_t n = 0;
+  if (!ojo_reader_kernel_connection(e, &c)) return 0;
+  bool v4 = c.address_bytes == 4;
+  const unsigned char *local = e->extension + offsetof(ojo_kernel_connection, local);
+  const unsigned char *remote = e->extension + offsetof(ojo_kernel_connection, remote);
+  const unsigned char *command = e->extension + offsetof(ojo_kernel_connection, command);
+  f[n++] = word_field("protocol", c.protocol == 6 ? "tcp" : c.protocol == 17 ? "udp" : NULL, c.protocol);
+  f[n++] = (field){.key = "local_address", .kind = FIELD_ADDRESS, .bytes = local, .length = v4 ? 4 : 16};
+  f[n++] = number_field("local_port", c.local_port);
+  f[n++] = (field){.key = "remote_address", .kind = FIELD_ADDRESS, .bytes = remote, .length = v4 ? 4 : 16};
+  f[n++] = number_field("remote_port", c.remote_port);
+  f[n++] = word_field("state", state_name(OJO_KERNEL_TCP_STATE, c.state), c.state);
+  if (c.protocol != 6) f[n - 1].kind = FIELD_ABSENT;
+  f[n++] = number_field("pid", c.pid);
+  f[n++] = (field){.key = "command", .kind = FIELD_TEXT, .bytes = command,
+                   .length = strnlen((const char *)command, sizeof c.command)};
+  f[n++] = word_field("opened", c.flags & OJO_KERNEL_PARTIAL ? "before the probes" :
+                                c.flags & OJO_KERNEL_PASSIVE ? "by the peer" : "by us", c.flags);
+  if (c.protocol != 6 && !(c.flags & OJO_KERNEL_PARTIAL)) f[n - 1].kind = FIELD_ABSENT;
+  f[n++] = number_field("netns", c.netns);
+  return n;
+}
+
+static size_t kernel_totals_fields(const ojo_reader_event *e, field *f) {
+  ojo_kernel_totals t;
+  if (!ojo_reader_kernel_totals(e, &t)) return 0;
+  f[0] = number_field("bytes_out", t.bytes_out);
+  f[1] = number_field("bytes_in", t.bytes_in);
+  f[2] = number_field("packets_out", t.packets_out);
+  f[3] = number_field("packets_in", t.packets_in);
+  f[4] = e->type == OJO_KERNEL_TCP_FINISHED ? number_field("retransmits", t.retransmits)
+                                            : number_field("dropped", t.dropped);
+  return 5;
+}
+
 size_t record_fields(const ojo_reader_event *e, field f[FIELDS_MAX]) {
   ojo_rtt rtt;
   ojo_dropped dropped;
   switch (e->type) {
     case OJO_RTT_SAMPLE:
+    case OJO_KERNEL_TCP_RTT:
       if (!ojo_reader_rtt(e, &rtt)) return 0;
       f[0] = number_field("smoothed_ns", rtt.smoothed_ns);
       f[1] = number_field("min_ns", rtt.min_ns);
@@ -283,6 +321,9 @@ size_t record_fields(const ojo_reader_event *e, field f[FIELDS_MAX]) {
       return 4;
     case OJO_FLOW: return flow_fields(e, f);
     case OJO_CONNECTION_CLOSED: return closed_fields(e, f);
+    case OJO_KERNEL_CONNECTION: return kernel_connection_fields(e, f);
+    case OJO_KERNEL_TCP_FINISHED:
+    case OJO_KERNEL_UDP_FINISHED: return kernel_totals_fields(e, f);
     default: return 0;
   }
 }

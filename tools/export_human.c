@@ -33,12 +33,38 @@
 #define WORD_by_peer UNIT_PLAIN
 #define WORD_rtt UNIT_PLAIN
 #define WORD_closed UNIT_PLAIN
+#define WORD_socket_cookie UNIT_COOKIE
+#define WORD_connection UNIT_PLAIN
+#define WORD_totals UNIT_PLAIN
+#define WORD_zero UNIT_NONE
+#define WORD_old_state UNIT_STATE
+#define WORD_segments UNIT_PLAIN
+#define WORD_total UNIT_PLAIN
+#define WORD_smoothed_ns UNIT_NS
+#define WORD_tid UNIT_PLAIN
+#define WORD_asleep UNIT_PLAIN
+#define WORD_off_ns UNIT_NS
+#define WORD_by_tid UNIT_PLAIN
+#define WORD_severity UNIT_PLAIN
+#define WORD_span_id UNIT_PLAIN
+#define WORD_value UNIT_PLAIN
+#define WORD_slots UNIT_PLAIN
+#define WORD_tid_pid UNIT_PLAIN
+#define WORD_key UNIT_PLAIN
+#define WORD_log UNIT_PLAIN
+#define WORD_span UNIT_PLAIN
+#define WORD_name UNIT_PLAIN
+#define WORD_attributes UNIT_PLAIN
+#define WORD_dropped UNIT_PLAIN
+#define WORD_run UNIT_PLAIN
+#define WORD_thread UNIT_PLAIN
+#define WORD_flow UNIT_PLAIN
 
 unit unit_of_payload(uint64_t type) {
   switch (type) {
 #define X(value, name, helper, category, kind, payload, size) \
   case value: return WORD_##payload;
-    OJO_EVENTS(X)
+    OJO_EVENTS(X) OJO_EVENTS_INTERNAL(X)
 #undef X
     default: return UNIT_PLAIN;
   }
@@ -48,7 +74,7 @@ unit unit_of_number(uint64_t type) {
   switch (type) {
 #define X(value, name, helper, category, kind, payload, size) \
   case value: return WORD_##size;
-    OJO_EVENTS(X)
+    OJO_EVENTS(X) OJO_EVENTS_INTERNAL(X)
 #undef X
     default: return UNIT_PLAIN;
   }
@@ -68,7 +94,12 @@ const char *state_name(uint64_t type, uint64_t value) {
                                            "confirmed", "closing", "draining"};
   static const char *const path[] = {NULL,      "probing", "validated", "active",
                                      "standby", "failed",  "abandoned"};
+  static const char *const tcp[] = {NULL,         "ESTABLISHED", "SYN_SENT", "SYN_RECV",   "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+                                    "CLOSE",      "CLOSE_WAIT",  "LAST_ACK", "LISTEN",     "CLOSING",   "NEW_SYN_RECV"};
+  static const char *const tcp_congestion[] = {"open", "disorder", "CWR", "recovery", "loss"};
   switch (type) {
+    case OJO_KERNEL_TCP_STATE: return NAME_IN(tcp, value);
+    case OJO_KERNEL_TCP_CONGESTION_STATE: return NAME_IN(tcp_congestion, value);
     case OJO_SENDER_LIMITED: return NAME_IN(limited, value);
     case OJO_CONGESTION_STATE: return NAME_IN(congestion, value);
     case OJO_CONNECTION_STATE: return NAME_IN(connection, value);
@@ -140,6 +171,7 @@ unsigned char *put_human(unsigned char *p, uint64_t value, unit u) {
       return put_duration(p, value * 1000);
     case UNIT_STREAM: return put_u64(put_text(p, "stream "), value);
     case UNIT_HEX: return put_0x(p, value);
+    case UNIT_COOKIE: return put_u64(put_text(p, "socket "), value);
     default: return put_u64(p, value);
   }
 }
@@ -306,6 +338,38 @@ static unsigned char *put_dropped(unsigned char *p, const ojo_reader_event *e) {
   return p;
 }
 
+static unsigned char *put_segments(unsigned char *p, uint64_t count) {
+  return put_text(put_u64(p, count), count == 1 ? " segment" : " segments");
+}
+
+/* What the kernel did (ojo_bpf.h). NULL: nothing that reads better as a phrase. */
+static unsigned char *put_kernel_phrase(unsigned char *p, const ojo_reader_event *e) {
+  const char *now = state_name(OJO_KERNEL_TCP_STATE, e->payload), *before = state_name(OJO_KERNEL_TCP_STATE, e->number);
+  switch (e->type) {
+    case OJO_KERNEL_TCP_STATE:
+      return e->has_number && now && before ? put_text(put_text(put_text(p, before), " to "), now) : NULL;
+    case OJO_KERNEL_TCP_RETRANSMIT:
+      p = put_segments(p, e->payload);
+      return e->has_number ? put_text(put_u64(put_text(p, ", "), e->number), " so far") : p;
+    case OJO_KERNEL_TCP_CWND:
+    case OJO_KERNEL_TCP_SSTHRESH:
+    case OJO_KERNEL_TCP_IN_FLIGHT:
+      p = put_human(p, e->payload, UNIT_BYTES);
+      return e->has_number ? put_segments(put_text(p, " in "), e->number) : p;
+    case OJO_KERNEL_OFF_CPU:
+      p = put_u64(put_text(p, "thread "), e->payload);
+      return e->has_number ? put_text(p, e->number ? ", asleep" : ", preempted") : p;
+    case OJO_KERNEL_ON_CPU:
+      p = put_u64(put_text(p, "thread "), e->payload);
+      return e->has_number && e->number ? put_human(put_text(p, " after "), e->number, UNIT_NS) : p;
+    case OJO_KERNEL_WAKEUP:
+      p = put_u64(put_text(p, "thread "), e->payload);
+      if (!e->has_number) return p;
+      return e->number ? put_u64(put_text(p, " by thread "), e->number) : put_text(p, " by an interrupt");
+    default: return NULL;
+  }
+}
+
 /* The types that read better as a phrase than as payload and number. NULL: none of them. */
 static unsigned char *put_phrase(unsigned char *p, const ojo_reader_event *e) {
   bool one = e->payload == 1;
@@ -315,6 +379,9 @@ static unsigned char *put_phrase(unsigned char *p, const ojo_reader_event *e) {
       return e->has_number ? put_human(put_text(p, "  delay "), e->number, UNIT_US) : p;
     case OJO_DATAGRAM_SENT:
     case OJO_DATAGRAM_RECEIVED:
+    case OJO_KERNEL_UDP_SEND:
+    case OJO_KERNEL_UDP_RECEIVE:
+    case OJO_KERNEL_UDP_DROP:
       p = put_human(p, e->payload, UNIT_BYTES);
       if (!e->has_number) return p;
       p = put_u64(put_text(p, " in "), e->number);
@@ -341,13 +408,14 @@ static unsigned char *put_phrase(unsigned char *p, const ojo_reader_event *e) {
                                    : put_human(p, e->payload, UNIT_PACKET);
       return e->has_number ? put_human(put_text(p, "  "), e->number, UNIT_BYTES) : p;
     case OJO_EVENTS_DROPPED: return put_dropped(p, e);
-    default: return NULL;
+    default: return put_kernel_phrase(p, e);
   }
 }
 
 static unsigned char *put_payload(cat *c, unsigned char *p, const ojo_reader_event *e,
                                   ojo_value_kind kind) {
   unit u = unit_of_payload(e->type);
+  if (u == UNIT_NONE) return p;
   const char *state = state_name(e->type, e->payload);
   if (state) return put_text(p, state);
   if (u == UNIT_FLOW) return put_flow(c, p, e->trace, e->payload);
