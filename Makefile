@@ -114,7 +114,7 @@ bpf: $(BUILD)/ojo_bpf.o ## compile the kernel side of ojo_bpf.h: build/ojo_bpf.o
 
 $(BUILD)/ojo_bpf.o: ojo_bpf.h
 	@mkdir -p $(@D)
-	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
+	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -Wall -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
 
 # ---- demo
 
