@@ -23,6 +23,9 @@ CAT_OBJECTS := $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tools/o
 
 # What each tool or example needs beyond libc and pthread; without it, it is left out, by name.
 # NEEDS_name := a command that succeeds if the dependency is there
+BPF_CC         ?= clang
+NEEDS_bpf      := { command -v $(BPF_CC) && echo '\#include <bpf/libbpf.h>' | $(CC) -E -x c -; }
+NEEDS_7_kernel := $(NEEDS_bpf)
 AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(name)) >/dev/null 2>&1 && echo y),$(name)),$(name)))
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
@@ -77,7 +80,7 @@ endif
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
+.PHONY: all bpf help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
 .PHONY: bench-built tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
@@ -99,7 +102,19 @@ $(BUILD)/ojo-cat: $(CAT_OBJECTS)
 
 $(EXAMPLES:%=$(BUILD)/%): $(BUILD)/%: examples/%.c
 	@mkdir -p $(BUILD)/examples
-	$(call say,CC,$@) $(COMPILE) -MF $(BUILD)/examples/$*.d $(LDFLAGS) -o $@ $< -pthread
+	$(call say,CC,$@) $(COMPILE) $(FLAGS_$*) -MF $(BUILD)/examples/$*.d $(LDFLAGS) -o $@ $< $(LIBS_$*) -pthread
+
+$(BUILD)/7_kernel: $(BUILD)/ojo_bpf.o
+FLAGS_7_kernel := -DKERNEL_SIDE='"$(BUILD)/ojo_bpf.o"'
+LIBS_7_kernel  := -lbpf
+
+# ---- the kernel side of ojo_bpf.h: one object, which the loader fits to the kernel that runs
+
+bpf: $(BUILD)/ojo_bpf.o ## compile the kernel side of ojo_bpf.h: build/ojo_bpf.o (needs clang and libbpf-dev)
+
+$(BUILD)/ojo_bpf.o: ojo_bpf.h
+	@mkdir -p $(@D)
+	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
 
 # ---- demo
 
@@ -246,6 +261,8 @@ fuzz-afl: ## the same with AFL++
 # program then has nothing in it but a line that says so.
 BENCH         := $(BUILD)/bench
 BENCH_BUILT   := $(addprefix $(BENCH)/,hot latency sustained reader memory growth make_trace pool pool.private)
+HAVE_BPF      := $(shell $(NEEDS_bpf) >/dev/null 2>&1 && echo y)
+BENCH_BUILT   += $(if $(HAVE_BPF),$(BENCH)/kernel $(BUILD)/ojo_bpf.o)
 RIVALS_BUILT  := $(addprefix $(BENCH)/rivals/,plain lttng spdlog)
 HAVE_LTTNG     = $(shell echo '#include <lttng/tracepoint.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo y)
 HAVE_SPDLOG    = $(shell echo '#include <spdlog/async.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1 && echo y)
@@ -268,6 +285,9 @@ $(BENCH)/rivals/spdlog_logger.o: bench/rivals/spdlog_logger.cc
 $(BENCH)/pool.private: bench/pool.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(COMPILE) -DOJO_NO_TMPFS -MF $@.d $(LDFLAGS) -o $@ $< -pthread
+$(BENCH)/kernel: bench/kernel.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $< -lbpf -pthread
 $(BENCH)/rivals/plain: bench/rivals/plain.c
 $(BENCH)/rivals/lttng: bench/rivals/lttng.c $(if $(HAVE_LTTNG),$(BENCH)/rivals/lttng_events.o)
 $(BENCH)/rivals/spdlog: bench/rivals/spdlog.c $(BENCH)/rivals/spdlog_logger.o
