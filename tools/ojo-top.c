@@ -182,7 +182,8 @@ static bool parse_list(settings *s, const char *option, const char *text, uint64
     const char *end = text + strcspn(text, ",");
     uint64_t value;
     if (!parse_u64(text, end, &value) || value == 0 || value > most) {
-      complain("--%s: '%.*s' is not a number from 1 to %llu", option, (int)(end - text), text, (unsigned long long)most);
+      complain("--%s: '%.*s' is not a number from 1 to %llu", option, (int)(end - text), text,
+               (unsigned long long)most);
       return false;
     }
     bool pid = strcmp(option, "pid") == 0;
@@ -398,7 +399,8 @@ static char *put_command(char *p, const char command[16], dress d) {
       if (d == DRESS_PLAIN || d == DRESS_ASCII) *p++ = '?';
       else p = PUT(p, "\xEF\xBF\xBD");
     } else {
-      if ((d == DRESS_JSON && (c == '"' || c == '\\')) || (d == DRESS_CSV && c == '"')) *p++ = d == DRESS_CSV ? '"' : '\\';
+      if (d == DRESS_JSON && (c == '"' || c == '\\')) *p++ = '\\';
+      if (d == DRESS_CSV && c == '"') *p++ = '"';
       memcpy(p, command + i, step);
       p += step;
     }
@@ -691,6 +693,11 @@ static char *put_endpoint(char *p, const char *address, uint16_t port) { /* 1.2.
   return put_u64(p, port);
 }
 
+static void lower(char *text) {
+  for (; *text; text++)
+    if (*text >= 'A' && *text <= 'Z') *text = (char)(*text | 32);
+}
+
 /* All words of the filter are in what the row shows as text; in any case; !word: is not. */
 static bool passes_filter(const row *r, const char *filter) {
   char text[4 * CELL_BYTES], word[FILTER_BYTES], *p = text;
@@ -705,15 +712,15 @@ static bool passes_filter(const row *r, const char *filter) {
   *p++ = ' ';
   p = put_text(p, state_name(r->c.state));
   *p = 0;
-  for (char *c = text; *c; c++)
-    if (*c >= 'A' && *c <= 'Z') *c = (char)(*c | 32);
+  lower(text);
   for (;;) {
     filter += strspn(filter, " ");
     size_t length = strcspn(filter, " ");
     if (length == 0) return true;
     bool without = filter[0] == '!' && length > 1;
-    for (size_t i = 0; i < length; i++) word[i] = (char)(filter[i] >= 'A' && filter[i] <= 'Z' ? filter[i] | 32 : filter[i]);
+    memcpy(word, filter, length);
     word[length] = 0;
+    lower(word);
     if ((strstr(text, word + without) != NULL) == without) return false;
     filter += length;
   }
@@ -759,8 +766,9 @@ static char *put_batch(char *p, const row *r, bool raw) {
 
 static char *put_json(char *p, const row *r) {
   const ojo_bpf_connection *c = &r->c;
-  p = c->protocol == 17 ? PUT(p, "{\"proto\":\"udp\",\"local_addr\":\"") : PUT(p, "{\"proto\":\"tcp\",\"local_addr\":\"");
-  p = put_text(p, r->local);
+  p = PUT(p, "{\"proto\":\"");
+  p = c->protocol == 17 ? PUT(p, "udp") : PUT(p, "tcp");
+  p = put_text(PUT(p, "\",\"local_addr\":\""), r->local);
   p = put_u64(PUT(p, "\",\"local_port\":"), c->local_port);
   p = put_text(PUT(p, ",\"remote_addr\":\""), r->remote);
   p = put_u64(PUT(p, "\",\"remote_port\":"), c->remote_port);
@@ -871,6 +879,7 @@ typedef struct top {
   size_t item_count, item_room;
   ojo_bpf_stats told; /* losses that were told */
   char losses[128];
+  bool failed; /* what can't be helped happened, and was said */
   screen screen;
 } top;
 
@@ -1140,7 +1149,8 @@ static void draw_table(top *t) {
 
 /* Values as block characters (digits of height where the locale is not UTF-8), the last at the right. */
 static void draw_sparkline(top *t, int y, const char *name, const row *r, int which) {
-  static const char *const blocks[] = {" ", "\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588"};
+  static const char *const blocks[] = {" ",      "\u2581", "\u2582", "\u2583", "\u2584",
+                                       "\u2585", "\u2586", "\u2587", "\u2588"};
   static const char *const plain[] = {" ", ".", ".", ":", "-", "=", "+", "*", "#"};
   char text[16], most_text[16];
   int room = COLS - 34;
@@ -1180,10 +1190,12 @@ static void draw_detail(top *t) {
             udp || c->partial ? "" : c->passive ? ", accepted" : ", connected",
             c->partial ? ", * from before the start: counted from first sight" : "");
   draw_line(4, A_NORMAL, "  %-14s %u %s", "process", c->pid, text);
-  draw_line(5, A_NORMAL, "  %-14s %llu, namespace %u, flow %u", "socket cookie", (unsigned long long)c->cookie, c->netns, c->flow);
+  draw_line(5, A_NORMAL, "  %-14s %llu, namespace %u, flow %u", "socket cookie", (unsigned long long)c->cookie,
+            c->netns, c->flow);
   static const struct { const char *name; field first, second; } pairs[] = {
-      {"bytes in, out", F_BYTES_IN, F_BYTES_OUT}, {"bytes/s", F_RATE_IN, F_RATE_OUT}, {"packets", F_PACKETS_IN, F_PACKETS_OUT},
-      {"RTT, cwnd", F_RTT_US, F_CWND}, {"retransmits", F_RETRANSMITS, F_RETRANSMITS}, {"age", F_AGE_MS, F_AGE_MS}};
+      {"bytes in, out", F_BYTES_IN, F_BYTES_OUT}, {"bytes/s", F_RATE_IN, F_RATE_OUT},
+      {"packets", F_PACKETS_IN, F_PACKETS_OUT},   {"RTT, cwnd", F_RTT_US, F_CWND},
+      {"retransmits", F_RETRANSMITS, F_RETRANSMITS}, {"age", F_AGE_MS, F_AGE_MS}};
   int y = 6;
   for (unsigned i = 0; i < sizeof pairs / sizeof *pairs; i++) {
     char second[CELL_BYTES];
@@ -1226,7 +1238,7 @@ static const char *const help_lines[] = {
 };
 
 static void draw_help(top *t) {
-  ojo_bpf_probe_info probes[24];
+  ojo_bpf_probe_info probes[24] = {{0}};
   size_t count = ojo_bpf_query_probes(t->b, probes, 24), lines = sizeof help_lines / sizeof *help_lines;
   int total = (int)(lines + (count < 24 ? count : 24)), room = LINES - 2;
   if (t->screen.help_first > total - room) t->screen.help_first = total - room;
@@ -1234,7 +1246,8 @@ static void draw_help(top *t) {
   for (int i = 0; i < room && i + t->screen.help_first < total; i++) {
     size_t n = (size_t)(i + t->screen.help_first);
     if (n < lines) draw_line(1 + i, help_lines[n][0] == ' ' ? A_NORMAL : A_BOLD, "%s", help_lines[n]);
-    else draw_line(1 + i, A_NORMAL, "  %-22s %-10s %s", probes[n - lines].name, probes[n - lines].how, probes[n - lines].why);
+    else draw_line(1 + i, A_NORMAL, "  %-22s %-10s %s", probes[n - lines].name, probes[n - lines].how,
+                   probes[n - lines].why);
   }
   draw_line(LINES - 1, A_DIM, "%s", total > room ? "up, down: more   any other key: back" : "any key: back");
 }
@@ -1330,11 +1343,14 @@ static void open_detail(top *t) {
 static void key_of_filter(top *t, int key) {
   screen *s = &t->screen;
   size_t length = strlen(s->filter);
-  if (key == 27) memcpy(s->filter, s->filter_before, sizeof s->filter), s->editing = false;
-  else if (key == '\n' || key == '\r' || key == KEY_ENTER) s->editing = false;
-  else if ((key == KEY_BACKSPACE || key == 127 || key == 8) && length) s->filter[length - 1] = 0;
-  else if (key == 21) s->filter[0] = 0; /* Ctrl-U */
-  else if (key >= 0x20 && key < 0x7F && length + 1 < sizeof s->filter) s->filter[length] = (char)key, s->filter[length + 1] = 0;
+  if (key == 27 || key == '\n' || key == '\r' || key == KEY_ENTER) s->editing = false;
+  if (key == 27) memcpy(s->filter, s->filter_before, sizeof s->filter);
+  if ((key == KEY_BACKSPACE || key == 127 || key == 8) && length) s->filter[length - 1] = 0;
+  if (key == 21) s->filter[0] = 0; /* Ctrl-U */
+  if (key >= 0x20 && key < 0x7F && length + 1 < sizeof s->filter) {
+    s->filter[length] = (char)key;
+    s->filter[length + 1] = 0;
+  }
   rearrange(t);
 }
 
@@ -1357,7 +1373,9 @@ static void move_cursor(top *t, int key) {
   if (key == KEY_NPAGE) s->cursor += page;
   if (key == KEY_HOME) s->cursor = 0;
   if (key == KEY_END || s->cursor > last) s->cursor = last;
-  s->follow = key != KEY_HOME; /* at the top one stays at the top, whoever is there */
+  bool moves = key == KEY_UP || key == 'k' || key == KEY_DOWN || key == 'j' || key == KEY_PPAGE || key == KEY_NPAGE ||
+               key == KEY_END;
+  if (moves || key == KEY_HOME) s->follow = moves; /* at the top one stays at the top, whoever is there */
   scroll_to_cursor(t);
 }
 
@@ -1395,10 +1413,7 @@ static bool handle_key(top *t, int key) {
     case '\n':
     case '\r':
     case KEY_ENTER: open_detail(t); break;
-    case KEY_UP: case KEY_DOWN: case KEY_PPAGE: case KEY_NPAGE: case KEY_HOME: case KEY_END: case 'j': case 'k':
-      move_cursor(t, key);
-      break;
-    default: break;
+    default: move_cursor(t, key); break;
   }
   return true;
 }
@@ -1506,7 +1521,8 @@ static bool handle_terminal(top *t) {
   if (resized) {
     struct winsize size;
     resized = 0;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row && size.ws_col) (void)resizeterm(size.ws_row, size.ws_col);
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row && size.ws_col)
+      (void)resizeterm(size.ws_row, size.ws_col);
     scroll_to_cursor(t);
   }
   while ((key = getch()) != ERR)
@@ -1528,7 +1544,7 @@ static bool wait_until(top *t, uint64_t until) {
     if (now >= until) return true;
     uint64_t ms = (until - now + 999999u) / 1000000u;
     int ready = poll(fds, 3, ms > 1000 ? 1000 : (int)ms);
-    if (ready < 0 && errno != EINTR) return complain("poll: %s", strerror(errno)), false;
+    if (ready < 0 && errno != EINTR) return complain("poll: %s", strerror(errno)), t->failed = true, false;
     if (ready <= 0) continue;
     if (fds[1].revents) {
       char bytes[64];
@@ -1538,7 +1554,7 @@ static bool wait_until(top *t, uint64_t until) {
       t->out.error = on_screen ? 0 : EPIPE;
       return false;
     }
-    if (fds[0].revents && ojo_bpf_poll(t->b, 0) < 0) return complain("polling the probes failed"), t->out.error = EIO, false;
+    if (fds[0].revents && ojo_bpf_poll(t->b, 0) < 0) return complain("the probes can't be polled"), t->failed = true, false;
     if (on_screen && (fds[2].revents || resized) && !handle_terminal(t)) return false;
   }
 }
@@ -1548,7 +1564,10 @@ static int run(top *t) {
   bool on_screen = t->screen.terminal != NULL;
   t->t.listed_ns = next;
   if (!on_screen) next += t->s.interval_ns;
-  if (t->s.mode == MODE_CSV) output_put(&t->out, put_csv_header(output_line(&t->out))), output_flush(&t->out);
+  if (t->s.mode == MODE_CSV) {
+    output_put(&t->out, put_csv_header(output_line(&t->out)));
+    output_flush(&t->out);
+  }
   for (uint64_t i = 0; !t->out.error;) {
     if (!wait_until(t, next)) break;
     if (!refresh_all(t)) return EXIT_FAILED;
@@ -1562,7 +1581,7 @@ static int run(top *t) {
     if (table_refresh(&t->t, t->b) == OJO_OK) print_lines(t, true);
     look_for_losses(t);
   }
-  return t->out.error ? EXIT_FAILED : EXIT_OK;
+  return t->out.error || t->failed ? EXIT_FAILED : EXIT_OK;
 }
 
 /* ---- main ------------------------------------------------------------------------------------ */
@@ -1642,7 +1661,8 @@ int main(int argc, char **argv) {
   screen_end(&t.screen);
   if (ojo_bpf_close(t.b) != OJO_OK && code == EXIT_OK) code = EXIT_FAILED;
   if (!close_trace(&t) && code == EXIT_OK) code = EXIT_FAILED;
-  if (t.out.error && t.out.error != EPIPE && t.out.error != EINTR) complain("standard output: %s", strerror(t.out.error));
+  if (t.out.error && t.out.error != EPIPE && t.out.error != EINTR)
+    complain("standard output: %s", strerror(t.out.error));
   table_free(&t.t);
   free(t.items);
   free(t.out.buffer);
