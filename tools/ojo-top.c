@@ -1083,9 +1083,10 @@ static void draw_title(top *t) {
   snprintf(more, sizeof more, "%s%s%s%s", t->screen.paused ? "  PAUSED" : "", t->tracer ? "  recording" : "",
            filtered ? "  filter: " : "", t->screen.filter);
   if (COLS >= 100)
-    snprintf(wide, sizeof wide, "  every %s s  by %s%s", every, fields[t->s.sort].name, t->s.reverse ? " reversed" : "");
-  draw_line(0, A_BOLD, "ojo-top %s  %zu TCP %zu UDP  in %s/s out %s/s%s%s", clock, t->screen.tcp, t->screen.udp, in, out,
-            wide, more);
+    snprintf(wide, sizeof wide, "  every %s s  by %s%s", every, fields[t->s.sort].name,
+             t->s.reverse ? " reversed" : "");
+  draw_line(0, A_BOLD, "ojo-top %s  %zu TCP %zu UDP  in %s/s out %s/s%s%s", clock, t->screen.tcp, t->screen.udp,
+            in, out, wide, more);
 }
 
 static void draw_bottom(top *t) {
@@ -1435,7 +1436,8 @@ static bool screen_begin(screen *s) {
   (void)keypad(stdscr, TRUE);
   (void)set_escdelay(25);
   (void)curs_set(0);
-  attributes_of[COLOR_NEW] = (int)A_BOLD, attributes_of[COLOR_CLOSED] = (int)A_DIM, attributes_of[COLOR_LOSS] = (int)A_BOLD;
+  attributes_of[COLOR_NEW] = attributes_of[COLOR_LOSS] = (int)A_BOLD;
+  attributes_of[COLOR_CLOSED] = (int)A_DIM;
   const char *plain = getenv("NO_COLOR");
   if (has_colors() && !(plain && *plain) && start_color() == OK && use_default_colors() == OK) {
     static const short colors[] = {0, COLOR_GREEN, COLOR_RED, COLOR_YELLOW};
@@ -1554,7 +1556,8 @@ static bool wait_until(top *t, uint64_t until) {
       t->out.error = on_screen ? 0 : EPIPE;
       return false;
     }
-    if (fds[0].revents && ojo_bpf_poll(t->b, 0) < 0) return complain("the probes can't be polled"), t->failed = true, false;
+    if (fds[0].revents && ojo_bpf_poll(t->b, 0) < 0)
+      return complain("the probes can't be polled"), t->failed = true, false;
     if (on_screen && (fds[2].revents || resized) && !handle_terminal(t)) return false;
   }
 }
