@@ -561,8 +561,8 @@ static bool table_take(void *user, const ojo_bpf_connection *c) {
     address_text(r->remote, c->remote, c->address_bytes, c->remote_port);
   }
   r->c = *c;
-  if (c->protocol == 17) r->c.state = 0;
-  else if (c->closed) r->c.state = 7;
+  if (c->protocol == 17) r->c.state = 0, r->c.rtt_us = r->c.cwnd = 0, r->c.retransmits = 0;
+  else if (c->closed) r->c.state = 7; /* TCP_CLOSE, whatever was seen last */
   r->listing = t->listing;
   if (t->sampling) {
     sample *s = &r->samples[r->sample_count++ % SAMPLES];
