@@ -33,6 +33,12 @@
 #endif
 #define SIDES 2
 enum { CLIENT, SERVER };
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+enum { /* the kernel's TCP states, as events and TCP_INFO have them (in netinet/tcp.h, which linux/tcp.h excludes) */
+  STATE_ESTABLISHED = 1, STATE_SYN_SENT = 2, STATE_TIME_WAIT = 6, STATE_CLOSE = 7, STATE_CLOSE_WAIT = 8, STATE_LISTEN = 10
+};
 
 static inline uint64_t now_ns(void) {
   struct timespec at;
@@ -92,6 +98,30 @@ static inline bool join_process(pid_t pid, const char *what) {
   return ok;
 }
 
+/* Runs in a child what changes a process for good; its checks count as ours. False if it did not come to its end. */
+static inline bool in_child(const char *name, unsigned seconds, void (*run)(void *), void *argument) {
+  struct counts {
+    unsigned passed, failed, skipped;
+    bool through;
+  } *counts = (struct counts *)shared(sizeof *counts);
+  pid_t pid = fork_named("kernel");
+  if (pid == 0) {
+    check__passed = check__failed = check__skipped = 0;
+    alarm(seconds);
+    run(argument);
+    fflush(stdout);
+    *counts = (struct counts){check__passed, check__failed, check__skipped, true};
+    _exit(0);
+  }
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  check__passed += counts->passed, check__failed += counts->failed, check__skipped += counts->skipped;
+  bool through = counts->through;
+  munmap(counts, sizeof *counts);
+  return check(through, "%s did not end: status 0x%x", name, (unsigned)status);
+}
+
 /* A network namespace of this process's own, lo up. False where that is refused. */
 static inline bool namespace_enter(void) {
   struct ifreq request;
@@ -135,6 +165,17 @@ static inline uint64_t snmp(const char *group, const char *name) {
   return found;
 }
 
+/* The same of /proc/net/snmp6: a name and a value on each line. */
+static inline uint64_t snmp6(const char *name) {
+  char line[256], found[128];
+  unsigned long long value = 0;
+  FILE *file = fopen("/proc/net/snmp6", "r");
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "%127s %llu", found, &value) == 2 && !strcmp(found, name)) break;
+  if (file) fclose(file);
+  return value;
+}
+
 /* TCP sockets of this namespace that may still send: all but listeners (0A), TIME_WAIT (06), closed ones (07). */
 static inline unsigned tcp_busy(void) {
   static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6"};
@@ -145,7 +186,7 @@ static inline unsigned tcp_busy(void) {
     while (file && fgets(line, sizeof line, file)) {
       unsigned state;
       if (sscanf(line, " %*u: %*[0-9A-Fa-f:] %*[0-9A-Fa-f:] %x", &state) == 1)
-        busy += state != TCP_LISTEN && state != TCP_TIME_WAIT && state != TCP_CLOSE;
+        busy += state != STATE_LISTEN && state != STATE_TIME_WAIT && state != STATE_CLOSE;
     }
     if (file) fclose(file);
   }

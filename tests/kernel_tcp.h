@@ -172,9 +172,9 @@ static inline void tcp_count_packets(struct tcp_end *end, int fd) {
  * in state CLOSE they are the last ones, to be met exactly. */
 static inline void tcp_finish(struct tcp_end *end, int fd, bool shut) {
   if (shut) shutdown(fd, SHUT_WR);
-  for (int i = 0; i < 4000 && info_of(fd).tcpi_state != TCP_CLOSE; i++) nap_us(500);
+  for (int i = 0; i < 4000 && info_of(fd).tcpi_state != STATE_CLOSE; i++) nap_us(500);
   struct tcp_info info = info_of(fd);
-  end->final = info.tcpi_state == TCP_CLOSE;
+  end->final = info.tcpi_state == STATE_CLOSE;
   end->packets_out = info.tcpi_segs_out;
   end->packets_in = info.tcpi_segs_in;
   close(fd);
