@@ -3868,7 +3868,7 @@ static bool ojo__snapshot(struct ojo__core *core, const char *path) {
   pthread_mutex_lock(&core->pass_lock);
   ojo__pass_begin(core, &before);
   errno = EBADF; /* closed since */
-  bool ok = core->t->abi == OJO_ABI && ojo__snapshot_locked(core, path);
+  bool ok = OJO__LOAD(&core->t->abi) == OJO_ABI && ojo__snapshot_locked(core, path);
   int error = errno;
   ojo__pass_end(core, &before);
   errno = error;
@@ -3904,7 +3904,7 @@ static void ojo__write_in_handler(struct ojo__core *core, const char *path) {
   if (pthread_mutex_trylock(&core->pass_lock) != 0) return;
   ojo__pass_begin(core, &before);
   core->mute = true;
-  bool open = core->t->abi == OJO_ABI; /* not closed since: ojo__close waits for the lock behind that */
+  bool open = OJO__LOAD(&core->t->abi) == OJO_ABI; /* not closed since: ojo__close waits for the lock behind that */
   if (open && ojo__recorder(core)) ojo__snapshot_locked(core, path);
   else if (open) ojo__pass_locked(core, true);
   core->mute = false;
@@ -3929,7 +3929,7 @@ static void ojo__on_signal(int signo, siginfo_t *info, void *context) {
   int saved = errno;
   for (struct ojo__signal *s = OJO__LOAD(&ojo__signals); s; s = s->next) {
     struct ojo__core *core = OJO__LOAD(&s->core);
-    if (!core || s->signo != signo || core->t->abi != OJO_ABI) continue;
+    if (!core || s->signo != signo || OJO__LOAD(&core->t->abi) != OJO_ABI) continue;
     if (core->desc.no_thread) {
       ojo__write_in_handler(core, s->to_output ? NULL : s->path);
       continue;
@@ -3966,7 +3966,7 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
   for (int wait = 0; wait < 2 && !nested; wait++) /* first all are asked, then all are waited for */
     for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
-      if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
+      if (OJO__LOAD(&core->t->abi) != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
       if (core->desc.no_thread || pthread_equal(pthread_self(), core->thread)) {
         if (!wait) ojo__write_in_handler(core, NULL);
       } else if (!wait) {
@@ -4809,7 +4809,7 @@ static void ojo__close_all(void) {
   for (;;) {
     pthread_mutex_lock(&ojo__lock);
     struct ojo__core *core = ojo__cores;
-    while (core && (core->closed || core->pid != pid || core->t->abi != OJO_ABI ||
+    while (core && (core->closed || core->pid != pid || OJO__LOAD(&core->t->abi) != OJO_ABI ||
                     OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid))) /* exit in a logger */
       core = core->next;
     pthread_mutex_unlock(&ojo__lock);
@@ -4976,7 +4976,7 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   if (result == OJO_OK) {
     t->flow_count = &ojo__flow_count_shared;
     t->sample_below = 1024;
-    t->abi = OJO_ABI;
+    OJO__STORE(&t->abi, OJO_ABI);
     OJO__STORE(&t->mask, UINT32_MAX);
     *out = t;
   } else {
