@@ -159,7 +159,7 @@ $(BUILD)/ojo-cat.asan: $(wildcard tools/ojo-cat.c tools/export_*.c tools/*.h) oj
 # The kernel side of ojo_bpf.h, and its tests: they need libbpf and a clang that knows its target.
 BPF_CLANG   ?= clang
 BPF_INCLUDE  = -I/usr/include/$(shell $(CC) -dumpmachine)
-have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '\#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
+have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
                  echo 'int x;' | $(BPF_CLANG) -target bpf -O2 -x c -c -o /dev/null - 2>/dev/null && echo yes))
 KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:libbpf_or_clang_with_its_bpf_target_is_missing)
 
