@@ -30,11 +30,24 @@ static const struct part {
   const char *name;
   void (*run)(void);
 } parts[] = {
-  {"traffic", part_traffic},       {"tcp", part_tcp},         {"udp", part_udp},           {"loss_queue", part_loss_queue},
-  {"loss_3", part_loss_3},         {"loss_10", part_loss_10}, {"metrics", part_metrics},   {"interleave", part_interleave},
-  {"bind", part_bind},             {"scheduler", part_scheduler}, {"filters", part_filters}, {"existing", part_existing},
-  {"probes", part_probes},         {"lost", part_lost},       {"capabilities", part_capabilities}, {"many", part_many},
-  {"api", part_api},               {"leaks", part_leaks},
+    {"traffic", part_traffic},
+    {"tcp", part_tcp},
+    {"udp", part_udp},
+    {"loss_queue", part_loss_queue},
+    {"loss_3", part_loss_3},
+    {"loss_10", part_loss_10},
+    {"metrics", part_metrics},
+    {"interleave", part_interleave},
+    {"bind", part_bind},
+    {"scheduler", part_scheduler},
+    {"filters", part_filters},
+    {"existing", part_existing},
+    {"probes", part_probes},
+    {"lost", part_lost},
+    {"capabilities", part_capabilities},
+    {"many", part_many},
+    {"api", part_api},
+    {"leaks", part_leaks},
 };
 
 static void enter_and_run(void *argument) {
@@ -47,7 +60,8 @@ static void run_part(const struct part *part) {
   unsigned passed = check__passed, failed = check__failed;
   in_child(part->name, 120, enter_and_run, (void *)(uintptr_t)part);
   failed = check__failed - failed;
-  printf("%s: %u checks, %u failed, %.1f s\n", part->name, check__passed - passed + failed, failed, (double)(now_ns() - start) / 1e9);
+  printf("%s: %u checks, %u failed, %.1f s\n", part->name, check__passed - passed + failed, failed,
+         (double)(now_ns() - start) / 1e9);
 }
 
 /* Whether this process may do what the tests need, tried out in a child. */
@@ -57,7 +71,8 @@ static const char *refused(void) {
   if (pid == 0) {
     ojo_bpf *b;
     if (!namespace_enter()) _exit(1);
-    ojo_result result = ojo_bpf_open(&b, &(ojo_bpf_desc){.object_path = kernel_object, .list = true, .probes = OJO_BPF_TCP_STATE});
+    ojo_result result =
+        ojo_bpf_open(&b, &(ojo_bpf_desc){.object_path = kernel_object, .list = true, .probes = OJO_BPF_TCP_STATE});
     _exit(result == OJO_ERR_PERMISSION ? 2 : 0); /* anything else is for the parts to find */
   }
   waitpid(pid, &status, 0);

@@ -30,7 +30,8 @@ static bool keep_privilege(const struct privilege *p) {
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   struct __user_cap_data_struct data[2];
   prctl(PR_SET_KEEPCAPS, 1);
-  if (p->uid && (setgroups(0, NULL) || setresgid(p->uid, p->uid, p->uid) || setresuid(p->uid, p->uid, p->uid))) return false;
+  if (p->uid && (setgroups(0, NULL) || setresgid(p->uid, p->uid, p->uid) || setresuid(p->uid, p->uid, p->uid)))
+    return false;
   memset(data, 0, sizeof data);
   for (int i = 0; i < 2; i++) data[i].effective = data[i].permitted = (uint32_t)(p->capabilities >> 32 * i);
   return syscall(SYS_capset, &header, data) == 0;
@@ -49,10 +50,12 @@ static void capable(ojo_bpf *b, const char *name) {
       const ojo_bpf_connection *row = rows_find(&rows, e.cookies[kind][side]);
       static const uint8_t any[16];
       check(row && (side ? row->bytes_in : row->bytes_out) == FILTER_BYTES && row->pid == (uint32_t)getpid(),
-            "%s: %s %s: %s, %" PRIu64 " bytes out, %" PRIu64 " in, pid %u", name, kind ? "UDP" : "TCP", side ? "server" : "client",
-            row ? "a row" : "no row", row ? row->bytes_out : 0, row ? row->bytes_in : 0, row ? row->pid : 0);
+            "%s: %s %s: %s, %" PRIu64 " bytes out, %" PRIu64 " in, pid %u", name, kind ? "UDP" : "TCP",
+            side ? "server" : "client", row ? "a row" : "no row", row ? row->bytes_out : 0, row ? row->bytes_in : 0,
+            row ? row->pid : 0);
       if (kind && row)
-        check(!row->remote_port && !memcmp(row->remote, any, 16), "%s: UDP by socket shows a remote port %u", name, row->remote_port);
+        check(!row->remote_port && !memcmp(row->remote, any, 16), "%s: UDP by socket shows a remote port %u", name,
+              row->remote_port);
     }
   size_t count = ojo_bpf_query_probes(b, info, 32);
   for (size_t i = 0; i < count && i < 32; i++)
@@ -131,7 +134,8 @@ static uint64_t resident_bytes(void) {
 static double cpu_ms(void) { /* of the process: also of its poller, whoever of them does the work */
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e3 + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
+  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e3 +
+         (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
 }
 /* The memory of the BPF maps that this process holds, as their fdinfo tells. */
 static uint64_t map_bytes(void) {
@@ -154,18 +158,18 @@ static uint64_t map_bytes(void) {
   if (directory) closedir(directory);
   return sum;
 }
-static void many_rows(const struct rows *rows, const pid_t *processes, bool closed) {
+static void many_rows(const struct rows *rows, const struct many *many, const pid_t *processes, bool closed) {
   unsigned right = 0, owned = 0;
   for (size_t i = 0; i < rows->count; i++) {
     const ojo_bpf_connection *row = &rows->row[i];
     right += row->partial && row->closed == closed && (closed || row->state == STATE_ESTABLISHED);
-    owned += row->pid == (uint32_t)processes[row->passive ? SERVER : CLIENT] || row->pid == (uint32_t)processes[CLIENT] ||
-             row->pid == (uint32_t)processes[SERVER];
+    owned += row->pid == (uint32_t)processes[row->local_port == many->port ? SERVER : CLIENT];
   }
-  check(rows->count == 2 * MANY && right == 2 * MANY && owned == 2 * MANY, "many: %zu %s rows, %u right, %u with an owner, of %d",
-        rows->count, closed ? "closing" : "live", right, owned, 2 * MANY);
+  check(rows->count == 2 * MANY && right == 2 * MANY && owned == 2 * MANY,
+        "many: %zu %s rows, %u right, %u with their owner, of %d", rows->count, closed ? "closing" : "live", right,
+        owned, 2 * MANY);
 }
-static void many_list(struct session *s, const pid_t *processes) {
+static void many_list(struct session *s, const struct many *many, const pid_t *processes) {
   double spent[5], least = 1e9, most = 0;
   for (int i = 0; i < 5; i++) {
     double before = cpu_ms();
@@ -173,7 +177,7 @@ static void many_list(struct session *s, const pid_t *processes) {
     spent[i] = cpu_ms() - before;
     if (spent[i] < least) least = spent[i];
     if (spent[i] > most) most = spent[i];
-    if (i == 0) many_rows(&live, processes, false);
+    if (i == 0) many_rows(&live, many, processes, false);
     rows_free(&live);
     nap_us(20000);
   }
@@ -200,23 +204,25 @@ static void part_many(void) {
   if (!session_probes(&s, &(ojo_bpf_desc){.list = true, .thread = true}, "many")) return;
   uint64_t opened = now_ns() - start;
   check(opened < MANY_OPEN_MS * UINT64_C(1000000), "many: ojo_bpf_open took %.0f ms", (double)opened / 1e6);
-  printf("note: 10,000 connections, both ends: ojo_bpf_open takes %.0f ms, %.0f ms of CPU\n", (double)opened / 1e6, cpu_ms() - before);
-  many_list(&s, processes);
+  printf("note: 10,000 connections, both ends: ojo_bpf_open takes %.0f ms, %.0f ms of CPU\n", (double)opened / 1e6,
+         cpu_ms() - before);
+  many_list(&s, many, processes);
   printf("note: 10,000 connections, both ends: %.1f MiB more resident, %.1f MiB of BPF maps\n",
          (double)(resident_bytes() - resident) / 1048576, (double)map_bytes() / 1048576);
   word_store(&many->end, 1);
   for (int side = 0; side < SIDES; side++) join_process(processes[side], "many");
   tcp_wait_idle(10);
   session_list(&s);
-  many_rows(&s.closed, processes, true);
+  many_rows(&s.closed, many, processes, true);
   session_close(&s);
   struct told told = told_read(s.dir, NULL, NULL);
   unsigned finished = 0, twice = 0;
   for (size_t i = 0; i < told.count; i++)
     if (told.flows[i].connections && told.flows[i].connection.netns == s.closed.netns)
       finished += told.flows[i].finished == 1, twice += told.flows[i].finished > 1;
-  check(finished == 2 * MANY && !twice && !told.dropped, "many: %u of %d closes in the trace, %u twice, %" PRIu64 " events dropped", finished,
-        2 * MANY, twice, told.dropped);
+  check(finished == 2 * MANY && !twice && !told.dropped,
+        "many: %u of %d closes in the trace, %u twice, %" PRIu64 " events dropped", finished, 2 * MANY, twice,
+        told.dropped);
   told_free(&told);
   session_remove(&s);
 }
@@ -240,10 +246,11 @@ static void api_null(void) {
   check(ojo_bpf_open(NULL, NULL) == OJO_ERR_ARGUMENT, "api: open without a place for the result");
   check(ojo_bpf_open(&b, NULL) == OJO_OK && !b, "api: a NULL desc is off");
   b = (ojo_bpf *)(uintptr_t)8;
-  check(ojo_bpf_open(&b, &(ojo_bpf_desc){.object_path = kernel_object}) == OJO_OK && !b, "api: neither tracer nor list is off");
+  check(ojo_bpf_open(&b, &(ojo_bpf_desc){.object_path = kernel_object}) == OJO_OK && !b,
+        "api: neither tracer nor list is off");
   check(ojo_bpf_poll(NULL, 0) == 0 && ojo_bpf_close(NULL) == OJO_OK && ojo_bpf_query_probes(NULL, &info, 1) == 0 &&
-          ojo_bpf_connections(NULL, api_stop, &rows) == OJO_OK && rows == 0 && ojo_bpf_query_stats(NULL).events == 0 &&
-          ojo_bpf_query_desc(NULL).probes == 0 && ojo_bpf_fd(NULL) == -1,
+            ojo_bpf_connections(NULL, api_stop, &rows) == OJO_OK && rows == 0 &&
+            ojo_bpf_query_stats(NULL).events == 0 && ojo_bpf_query_desc(NULL).probes == 0 && ojo_bpf_fd(NULL) == -1,
         "api: NULL is accepted by every call");
 }
 static void api_wrong(const char *what, const ojo_bpf_desc *desc, ojo_result wanted) {
@@ -254,7 +261,8 @@ static void api_wrong(const char *what, const ojo_bpf_desc *desc, ojo_result wan
   if (!d.object_path && !d.object) d.object_path = kernel_object;
   api_lines = 0;
   ojo_result result = ojo_bpf_open(&b, &d);
-  check(result == wanted && !b && api_lines > 0, "api: %s: %s, %u lines logged", what, ojo_result_string(result), api_lines);
+  check(result == wanted && !b && api_lines > 0, "api: %s: %s, %u lines logged", what, ojo_result_string(result),
+        api_lines);
   ojo_bpf_close(result == OJO_OK ? b : NULL);
 }
 static void api_wrong_descs(void) {
@@ -279,7 +287,8 @@ static void api_poll(void) { /* nobody uses this port: nothing comes */
   uint64_t start = now_ns();
   int polled = ojo_bpf_poll(s.b, 100);
   uint64_t took = now_ns() - start;
-  check(polled == 0 && took > 90000000 && took < 400000000, "api: a poll of 100 ms: %d after %" PRIu64 " us", polled, took / 1000);
+  check(polled == 0 && took > 90000000 && took < 400000000, "api: a poll of 100 ms: %d after %" PRIu64 " us",
+        polled, took / 1000);
   start = now_ns();
   check(ojo_bpf_poll(s.b, 0) == 0 && now_ns() - start < 50000000, "api: a poll of 0 ms waits");
   session_close(&s);
@@ -302,7 +311,8 @@ static void api_epoll(void) {
       if (polled < 0) break;
       events += polled;
     }
-  check(events >= 8, "api: %d events by epoll", events); /* at least a send and a receive, four connections, two FINISHED */
+  check(events >= 8, "api: %d events by epoll",
+        events); /* at least a send and a receive, four connections, two FINISHED */
   unsigned wakes = 0;
   for (uint64_t end = now_ns() + 200000000; now_ns() < end;)
     if (epoll_wait(epoll, &out, 1, 50) == 1) wakes++, ojo_bpf_poll(s.b, 0);
@@ -310,7 +320,8 @@ static void api_epoll(void) {
   close(epoll);
   session_close(&s);
   struct told told = told_read(s.dir, NULL, NULL);
-  check(told_socket(&told, e.cookies[0][CLIENT]) && told_socket(&told, e.cookies[1][SERVER]), "api: the exchange by epoll");
+  check(told_socket(&told, e.cookies[0][CLIENT]) && told_socket(&told, e.cookies[1][SERVER]),
+        "api: the exchange by epoll");
   told_free(&told);
   session_remove(&s);
 }
@@ -323,19 +334,25 @@ static void api_twice(void) {
   char *image = check_load(kernel_object, &bytes);
   address to = loopback(AF_INET, 7001);
   session_tracer(&b, "api");
-  bool ok = session_open(&a, &(ojo_bpf_desc){.list = true}, "api") &&
-            check(ojo_bpf_open(&b.b, &(ojo_bpf_desc){.tracer = b.t, .object = image, .object_bytes = bytes, .thread = true, .list = true}) ==
-                    OJO_OK, "api: open of an image, beside another");
+  bool ok =
+      session_open(&a, &(ojo_bpf_desc){.list = true}, "api") &&
+      check(ojo_bpf_open(
+                &b.b,
+                &(ojo_bpf_desc){
+                    .tracer = b.t, .object = image, .object_bytes = bytes, .thread = true, .list = true}) == OJO_OK,
+            "api: open of an image, beside another");
   free(image);
   if (!ok) return;
   exchange_run(&e, &to);
-  check(ojo_bpf_connections(a.b, api_stop, &rows) == OJO_OK && rows == 2, "api: a listing that stops after 2 rows has %u", rows);
+  check(ojo_bpf_connections(a.b, api_stop, &rows) == OJO_OK && rows == 2,
+        "api: a listing that stops after 2 rows has %u", rows);
   check(ojo_bpf_connections(a.b, NULL, NULL) == OJO_ERR_ARGUMENT, "api: a listing without a function");
   session_close(&a);
   exchange_run(&e, &to);
   session_close(&b);
   struct told one = told_read(a.dir, NULL, NULL), two = told_read(b.dir, NULL, NULL);
-  check(!told_socket(&one, e.cookies[0][CLIENT]) && told_socket(&two, e.cookies[0][CLIENT]) && told_socket(&two, e.cookies[1][SERVER]),
+  check(!told_socket(&one, e.cookies[0][CLIENT]) && told_socket(&two, e.cookies[0][CLIENT]) &&
+            told_socket(&two, e.cookies[1][SERVER]),
         "api: what came after the first one's close is in the second one's trace alone");
   told_free(&one);
   told_free(&two);
@@ -391,7 +408,8 @@ static unsigned descriptors(struct ids *ids) {
     while (file && fgets(line, sizeof line, file))
       for (int kind = 0; kind < 3; kind++) {
         snprintf(format, sizeof format, "%s: %%u", id_kinds[kind]);
-        if (sscanf(line, format, &value) == 1 && ids->count[kind] < LEAK_IDS) ids->id[kind][ids->count[kind]++] = value;
+        if (sscanf(line, format, &value) == 1 && ids->count[kind] < LEAK_IDS)
+          ids->id[kind][ids->count[kind]++] = value;
       }
     if (file) fclose(file);
   }
@@ -403,7 +421,9 @@ static unsigned ids_alive(const struct ids *ids) {
   for (int kind = 0; kind < 3; kind++)
     for (uint32_t i = 0; i < ids->count[kind]; i++) {
       uint32_t id = ids->id[kind][i];
-      int fd = kind == 0 ? bpf_prog_get_fd_by_id(id) : kind == 1 ? bpf_map_get_fd_by_id(id) : bpf_link_get_fd_by_id(id);
+      int fd = kind == 0   ? bpf_prog_get_fd_by_id(id)
+               : kind == 1 ? bpf_map_get_fd_by_id(id)
+                           : bpf_link_get_fd_by_id(id);
       if (fd >= 0) alive++, close(fd);
     }
   return alive;
@@ -417,14 +437,15 @@ static void leak_round(const ojo_bpf_desc *desc, bool first) {
   memset(&ids, 0, sizeof ids);
   if (!session_open(&s, desc, "leaks")) return;
   descriptors(&ids);
-  check(ids.count[0] > 0 && ids.count[1] > 0 && ids.count[2] > 0 && ids_alive(&ids) > 2, "leaks: %u programs, %u maps, %u links", ids.count[0],
-        ids.count[1], ids.count[2]);
+  check(ids.count[0] > 0 && ids.count[1] > 0 && ids.count[2] > 0 && ids_alive(&ids) > 2,
+        "leaks: %u programs, %u maps, %u links", ids.count[0], ids.count[1], ids.count[2]);
   if (first) printf("leaks: %u programs, %u maps, %u links while open\n", ids.count[0], ids.count[1], ids.count[2]);
   exchange_run(&e, &to);
   session_close(&s);
   session_remove(&s);
   unsigned alive = ids_alive(&ids);
-  for (int i = 0; alive && i < 100; i++, alive = ids_alive(&ids)) nap_us(20000); /* the kernel frees them when nobody runs them */
+  for (int i = 0; alive && i < 100; i++, alive = ids_alive(&ids))
+    nap_us(20000); /* the kernel frees them when nobody runs them */
   unsigned after = descriptors(NULL);
   check(!alive, "leaks: %u programs, maps or links are left", alive);
   check(after == before, "leaks: %u descriptors before, %u after", before, after);
@@ -432,14 +453,20 @@ static void leak_round(const ojo_bpf_desc *desc, bool first) {
 static void part_leaks(void) {
   const uint16_t port = 7001;
   const ojo_bpf_prefix net = prefix_of(0, 8);
-  const ojo_bpf_desc descs[] = {{.probes = OJO_BPF_ALL, .list = true, .thread = true}, {.probes = OJO_BPF_TCP_IO}, {.probes = OJO_BPF_UDP},
-                                {.ports = &port, .port_count = 1, .addresses = &net, .address_count = 1, .one_in = 2}};
+  const ojo_bpf_desc descs[] = {
+      {.probes = OJO_BPF_ALL, .list = true, .thread = true},
+      {.probes = OJO_BPF_TCP_IO},
+      {.probes = OJO_BPF_UDP},
+      {.ports = &port, .port_count = 1, .addresses = &net, .address_count = 1, .one_in = 2}};
   leak_round(&descs[0], true); /* what libbpf and libc keep for good is open after this */
   unsigned first = descriptors(NULL);
   for (size_t i = 0; i < sizeof descs / sizeof *descs; i++) leak_round(&descs[i], false);
   ojo_bpf *b;
-  check(ojo_bpf_open(&b, &(ojo_bpf_desc){.list = true, .object_path = "/proc/self/exe", .logger = {api_log, NULL}}) != OJO_OK && !b,
-        "leaks: a failed open");
+  check(
+      ojo_bpf_open(&b, &(ojo_bpf_desc){.list = true, .object_path = "/proc/self/exe", .logger = {api_log, NULL}}) !=
+              OJO_OK &&
+          !b,
+      "leaks: a failed open");
   check(descriptors(NULL) == first, "leaks: %u descriptors, after failed opens %u", first, descriptors(NULL));
 }
 #endif

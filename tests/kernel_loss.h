@@ -102,8 +102,8 @@ static bool loss_attempt(const struct loss_load *like, struct loss_sums *sums, c
   char text[64];
   snprintf(text, sizeof text, "%s: flows whose RETRANSMITs sum up to the final count", name);
   tally_end(&flows, 2 * (load->long_count + load->short_count), text);
-  printf("%s: RetransSegs grew by %" PRIu64 ", told of %" PRIu64 ", final totals %" PRIu64 ", missed %" PRIu64 "\n", name,
-         sums->counted, sums->told, sums->finals, sums->missed);
+  printf("%s: RetransSegs grew by %" PRIu64 ", told of %" PRIu64 ", final totals %" PRIu64 ", missed %" PRIu64 "\n",
+         name, sums->counted, sums->told, sums->finals, sums->missed);
   told_free(&told);
   session_remove(&s);
   munmap(load, sizeof *load);
@@ -118,8 +118,10 @@ static void loss_part(const struct loss_load *like, const char *name) {
   bool exact = false;
   int attempts = 0;
   while (!exact && attempts < 6) exact = loss_attempt(like, &sums, name), attempts++;
-  check(exact, "%s: no attempt is exact: the last one told of %" PRIu64 ", final totals %" PRIu64 ", the kernel counted %" PRIu64, name,
-        sums.told, sums.finals, sums.counted);
+  check(exact,
+        "%s: no attempt is exact: the last one told of %" PRIu64 ", final totals %" PRIu64
+        ", the kernel counted %" PRIu64,
+        name, sums.told, sums.finals, sums.counted);
   printf("%s: exact at attempt %d\n", name, attempts);
 }
 static bool needs(const char *part, const char *program, const char *const *commands) {
@@ -132,15 +134,18 @@ static bool needs(const char *part, const char *program, const char *const *comm
   return true;
 }
 static void part_loss_queue(void) { /* a queue that is too short */
-  static const char *const setup[] = {"ip link set lo mtu 1500", "tc qdisc add dev lo root tbf rate 50mbit burst 5k limit 8k", NULL};
+  static const char *const setup[] = {"ip link set lo mtu 1500",
+                                      "tc qdisc add dev lo root tbf rate 50mbit burst 5k limit 8k", NULL};
   if (needs("loss_queue", "tc", setup))
     loss_part(&(struct loss_load){.long_bytes = 700000, .long_count = 6, .short_count = 20}, "loss_queue");
 }
-static void loss_by_nft(unsigned percent, const char *name) { /* on the way in: dropped on the way out, the sender knows */
+static void loss_by_nft(unsigned percent,
+                        const char *name) { /* on the way in: dropped on the way out, the sender knows */
   char rule[160];
   const char *setup[] = {"ip link set lo mtu 1500", "nft add table inet loss",
     "nft 'add chain inet loss input { type filter hook input priority 0; }'", rule, NULL};
-  snprintf(rule, sizeof rule, "nft add rule inet loss input meta l4proto tcp numgen random mod 100 '<' %u drop", percent);
+  snprintf(rule, sizeof rule, "nft add rule inet loss input meta l4proto tcp numgen random mod 100 '<' %u drop",
+           percent);
   if (needs(name, "nft", setup))
     loss_part(&(struct loss_load){.long_bytes = 1000000, .long_count = 6, .short_count = 40}, name);
 }
@@ -164,7 +169,8 @@ static void metrics_each(void *user, const ojo_reader_event *e) {
 }
 static bool same_metrics(const struct tcp_info *a, const struct tcp_info *b) {
   return a->tcpi_rtt == b->tcpi_rtt && a->tcpi_rttvar == b->tcpi_rttvar && a->tcpi_snd_cwnd == b->tcpi_snd_cwnd &&
-         a->tcpi_snd_ssthresh == b->tcpi_snd_ssthresh && a->tcpi_snd_wnd == b->tcpi_snd_wnd && !a->tcpi_unacked && !b->tcpi_unacked;
+         a->tcpi_snd_ssthresh == b->tcpi_snd_ssthresh && a->tcpi_snd_wnd == b->tcpi_snd_wnd && !a->tcpi_unacked &&
+         !b->tcpi_unacked;
 }
 static void *metrics_drain(void *argument) {
   receive_bytes(*(int *)argument, 6000000);
@@ -188,22 +194,26 @@ static void metrics_rest(int pair[SIDES], struct tcp_info *info) {
 }
 static void metrics_compare(const struct seen *f, const struct tcp_info *info) {
   check(f->rtt.smoothed_ns / 1000 == info->tcpi_rtt && f->rtt.variation_ns / 1000 == info->tcpi_rttvar &&
-          f->rtt.min_ns / 1000 == info->tcpi_min_rtt && seen_last(f, OJO_KERNEL_TCP_RTT) == f->rtt.smoothed_ns,
-        "metrics: RTT %" PRIu64 ", variation %" PRIu64 ", least %" PRIu64 " ns; TCP_INFO has %u, %u, %u us", f->rtt.smoothed_ns,
-        f->rtt.variation_ns, f->rtt.min_ns, info->tcpi_rtt, info->tcpi_rttvar, info->tcpi_min_rtt);
+            f->rtt.min_ns / 1000 == info->tcpi_min_rtt && seen_last(f, OJO_KERNEL_TCP_RTT) == f->rtt.smoothed_ns,
+        "metrics: RTT %" PRIu64 ", variation %" PRIu64 ", least %" PRIu64 " ns; TCP_INFO has %u, %u, %u us",
+        f->rtt.smoothed_ns, f->rtt.variation_ns, f->rtt.min_ns, info->tcpi_rtt, info->tcpi_rttvar,
+        info->tcpi_min_rtt);
   check(seen_last_number(f, OJO_KERNEL_TCP_CWND) == info->tcpi_snd_cwnd &&
-          seen_last(f, OJO_KERNEL_TCP_CWND) == (uint64_t)info->tcpi_snd_cwnd * info->tcpi_snd_mss,
-        "metrics: cwnd %" PRIu64 " bytes, %" PRIu64 " segments; TCP_INFO has %u of %u", seen_last(f, OJO_KERNEL_TCP_CWND),
-        seen_last_number(f, OJO_KERNEL_TCP_CWND), info->tcpi_snd_cwnd, info->tcpi_snd_mss);
-  check(info->tcpi_snd_ssthresh < 0x7FFFFFFF && seen_last_number(f, OJO_KERNEL_TCP_SSTHRESH) == info->tcpi_snd_ssthresh &&
-          seen_last(f, OJO_KERNEL_TCP_SSTHRESH) == (uint64_t)info->tcpi_snd_ssthresh * info->tcpi_snd_mss,
+            seen_last(f, OJO_KERNEL_TCP_CWND) == (uint64_t)info->tcpi_snd_cwnd * info->tcpi_snd_mss,
+        "metrics: cwnd %" PRIu64 " bytes, %" PRIu64 " segments; TCP_INFO has %u of %u",
+        seen_last(f, OJO_KERNEL_TCP_CWND), seen_last_number(f, OJO_KERNEL_TCP_CWND), info->tcpi_snd_cwnd,
+        info->tcpi_snd_mss);
+  check(info->tcpi_snd_ssthresh < 0x7FFFFFFF &&
+            seen_last_number(f, OJO_KERNEL_TCP_SSTHRESH) == info->tcpi_snd_ssthresh &&
+            seen_last(f, OJO_KERNEL_TCP_SSTHRESH) == (uint64_t)info->tcpi_snd_ssthresh * info->tcpi_snd_mss,
         "metrics: ssthresh %" PRIu64 " segments; TCP_INFO has %u", seen_last_number(f, OJO_KERNEL_TCP_SSTHRESH),
         info->tcpi_snd_ssthresh);
   check(seen_events(f, OJO_KERNEL_TCP_IN_FLIGHT) > 0 && seen_last(f, OJO_KERNEL_TCP_IN_FLIGHT) == 0,
         "metrics: in flight %" PRIu64 " bytes at rest", seen_last(f, OJO_KERNEL_TCP_IN_FLIGHT));
   check(seen_sum(f, OJO_KERNEL_TCP_IN_FLIGHT) > 0, "metrics: never anything in flight");
-  check(seen_last(f, OJO_KERNEL_TCP_SEND_WINDOW) == info->tcpi_snd_wnd, "metrics: send window %" PRIu64 ", TCP_INFO has %u",
-        seen_last(f, OJO_KERNEL_TCP_SEND_WINDOW), info->tcpi_snd_wnd);
+  check(seen_last(f, OJO_KERNEL_TCP_SEND_WINDOW) == info->tcpi_snd_wnd,
+        "metrics: send window %" PRIu64 ", TCP_INFO has %u", seen_last(f, OJO_KERNEL_TCP_SEND_WINDOW),
+        info->tcpi_snd_wnd);
   check(seen_last(f, OJO_KERNEL_TCP_RECEIVE_WINDOW) > 1000, "metrics: receive window %" PRIu64,
         seen_last(f, OJO_KERNEL_TCP_RECEIVE_WINDOW));
 }
@@ -222,7 +232,8 @@ static void part_metrics(void) {
     return;
   tcp_pair(AF_INET, pair);
   /* cubic: bbr, the default here, sets no ssthresh. reno is always there. */
-  if (setsockopt(pair[CLIENT], IPPROTO_TCP, TCP_CONGESTION, "cubic", 5)) setsockopt(pair[CLIENT], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+  if (setsockopt(pair[CLIENT], IPPROTO_TCP, TCP_CONGESTION, "cubic", 5))
+    setsockopt(pair[CLIENT], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
   m.cookie = cookie_of(pair[CLIENT]);
   uint64_t other = cookie_of(pair[SERVER]);
   if (pthread_create(&drain, NULL, metrics_drain, &pair[SERVER])) give_up("pthread_create");
@@ -232,11 +243,12 @@ static void part_metrics(void) {
   metrics_rest(pair, &info);
   struct rows live = session_live(&s);
   const ojo_bpf_connection *row = rows_find(&live, m.cookie);
-  check(row && row->state == STATE_ESTABLISHED && row->rtt_us == info.tcpi_rtt && row->cwnd_segments == info.tcpi_snd_cwnd &&
-          row->cwnd == info.tcpi_snd_cwnd * info.tcpi_snd_mss && row->retransmits == info.tcpi_total_retrans,
-        "metrics: the row's rtt %u, cwnd %u, %u, retransmits %" PRIu64 "; TCP_INFO has %u, %u, %u", row ? row->rtt_us : 0,
-        row ? row->cwnd : 0, row ? row->cwnd_segments : 0, row ? row->retransmits : 0, info.tcpi_rtt, info.tcpi_snd_cwnd,
-        info.tcpi_total_retrans);
+  check(row && row->state == STATE_ESTABLISHED && row->rtt_us == info.tcpi_rtt &&
+            row->cwnd_segments == info.tcpi_snd_cwnd && row->cwnd == info.tcpi_snd_cwnd * info.tcpi_snd_mss &&
+            row->retransmits == info.tcpi_total_retrans,
+        "metrics: the row's rtt %u, cwnd %u, %u, retransmits %" PRIu64 "; TCP_INFO has %u, %u, %u",
+        row ? row->rtt_us : 0, row ? row->cwnd : 0, row ? row->cwnd_segments : 0, row ? row->retransmits : 0,
+        info.tcpi_rtt, info.tcpi_snd_cwnd, info.tcpi_total_retrans);
   rows_free(&live);
   reset_on_close(pair[CLIENT]);
   close(pair[CLIENT]);
@@ -248,16 +260,20 @@ static void part_metrics(void) {
   if (check(f && g, "metrics: both flows are told of")) {
     metrics_compare(f, &info);
     check(m.rtts >= 20, "metrics: %" PRIu64 " RTTs", m.rtts);
-    check(m.crowded * 10 <= m.rtts, "metrics: %" PRIu64 " of %" PRIu64 " RTTs less than half a ms after another", m.crowded, m.rtts);
-    check(m.states[3] + m.states[4] > 0 && m.states[0] > 0 && seen_last(f, OJO_KERNEL_TCP_CONGESTION_STATE) == info.tcpi_ca_state,
-          "metrics: %" PRIu64 " recoveries, %" PRIu64 " losses, %" PRIu64 " times open; the last state %" PRIu64 ", TCP_INFO has %u",
+    check(m.crowded * 10 <= m.rtts, "metrics: %" PRIu64 " of %" PRIu64 " RTTs less than half a ms after another",
+          m.crowded, m.rtts);
+    check(m.states[3] + m.states[4] > 0 && m.states[0] > 0 &&
+              seen_last(f, OJO_KERNEL_TCP_CONGESTION_STATE) == info.tcpi_ca_state,
+          "metrics: %" PRIu64 " recoveries, %" PRIu64 " losses, %" PRIu64 " times open; the last state %" PRIu64
+          ", TCP_INFO has %u",
           m.states[3], m.states[4], m.states[0], seen_last(f, OJO_KERNEL_TCP_CONGESTION_STATE), info.tcpi_ca_state);
     check(seen_events(f, OJO_KERNEL_TCP_RESET_SENT) == 1 && !seen_events(f, OJO_KERNEL_TCP_RESET_RECEIVED) &&
             seen_events(g, OJO_KERNEL_TCP_RESET_RECEIVED) == 1 && !seen_events(g, OJO_KERNEL_TCP_RESET_SENT),
           "metrics: resets sent %" PRIu64 ", received %" PRIu64, seen_events(f, OJO_KERNEL_TCP_RESET_SENT),
           seen_events(g, OJO_KERNEL_TCP_RESET_RECEIVED));
-    printf("metrics: %" PRIu64 " RTTs, %" PRIu64 " recoveries, %" PRIu64 " losses, cwnd %u, ssthresh %u, rtt %u us\n", m.rtts, m.states[3],
-           m.states[4], info.tcpi_snd_cwnd, info.tcpi_snd_ssthresh, info.tcpi_rtt);
+    printf("metrics: %" PRIu64 " RTTs, %" PRIu64 " recoveries, %" PRIu64
+           " losses, cwnd %u, ssthresh %u, rtt %u us\n",
+           m.rtts, m.states[3], m.states[4], info.tcpi_snd_cwnd, info.tcpi_snd_ssthresh, info.tcpi_rtt);
   }
   told_free(&told);
   session_remove(&s);

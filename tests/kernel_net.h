@@ -37,7 +37,12 @@ enum { CLIENT, SERVER };
 #define SOL_UDP 17
 #endif
 enum { /* the kernel's TCP states, as events and TCP_INFO have them (in netinet/tcp.h, which linux/tcp.h excludes) */
-  STATE_ESTABLISHED = 1, STATE_SYN_SENT = 2, STATE_TIME_WAIT = 6, STATE_CLOSE = 7, STATE_CLOSE_WAIT = 8, STATE_LISTEN = 10
+       STATE_ESTABLISHED = 1,
+       STATE_SYN_SENT = 2,
+       STATE_TIME_WAIT = 6,
+       STATE_CLOSE = 7,
+       STATE_CLOSE_WAIT = 8,
+       STATE_LISTEN = 10
 };
 
 static inline uint64_t now_ns(void) {
@@ -70,7 +75,9 @@ static inline void *shared(size_t bytes) {
 }
 static inline uint32_t word_load(uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 static inline void word_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
-static inline uint32_t word_add(uint32_t *word, uint32_t value) { return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL); }
+static inline uint32_t word_add(uint32_t *word, uint32_t value) {
+  return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
+}
 /* Waits till *word >= least: barriers between processes. Half a minute is far beyond what any part takes. */
 static inline void word_wait(uint32_t *word, uint32_t least) {
   for (uint64_t end = now_ns() + UINT64_C(30000000000); word_load(word) < least; nap_us(50))

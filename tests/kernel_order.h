@@ -19,7 +19,8 @@ struct interleave {
 static void interleave_each(void *user, const ojo_reader_event *e) {
   struct interleave *i = (struct interleave *)user;
   if (e->type == OJO_KERNEL_CONNECTION && e->payload == i->cookie) i->flow = e->flow;
-  if (e->flow == i->application && e->type == APPLICATION_BEFORE && i->befores < SENDS) i->before[i->befores++] = e->ts;
+  if (e->flow == i->application && e->type == APPLICATION_BEFORE && i->befores < SENDS)
+    i->before[i->befores++] = e->ts;
   if (e->flow == i->application && e->type == APPLICATION_AFTER && i->afters < SENDS) i->after[i->afters++] = e->ts;
   if (e->flow == i->flow && e->type == i->type) {
     if (i->sents < SENDS) i->sent[i->sents] = e->ts;
@@ -76,13 +77,14 @@ static void interleave(int kind, const char *name) {
   if (!i.before) abort();
   i.after = i.before + SENDS, i.sent = i.after + SENDS;
   struct told told = told_read(s.dir, interleave_each, &i);
-  check(i.befores == SENDS && i.afters == SENDS && i.sents == SENDS, "%s: %u and %u events of the application, %u of the kernel", name,
-        i.befores, i.afters, i.sents);
+  check(i.befores == SENDS && i.afters == SENDS && i.sents == SENDS,
+        "%s: %u and %u events of the application, %u of the kernel", name, i.befores, i.afters, i.sents);
   struct tally order = {0, 0};
   uint64_t least = UINT64_MAX; /* how near the kernel's time comes to either of the application's */
   for (uint32_t k = 0; k < SENDS && i.sents == SENDS; k++) {
-    if (!expect(&order, i.before[k] <= i.sent[k] && i.sent[k] <= i.after[k], "send %u: before %" PRIu64 ", kernel %" PRIu64 ", after %" PRIu64,
-                k, i.before[k], i.sent[k], i.after[k]))
+    if (!expect(&order, i.before[k] <= i.sent[k] && i.sent[k] <= i.after[k],
+                "send %u: before %" PRIu64 ", kernel %" PRIu64 ", after %" PRIu64, k, i.before[k], i.sent[k],
+                i.after[k]))
       continue;
     if (i.sent[k] - i.before[k] < least) least = i.sent[k] - i.before[k];
     if (i.after[k] - i.sent[k] < least) least = i.after[k] - i.sent[k];
@@ -151,18 +153,24 @@ static void bind_check(struct told *told, const char *dir, const struct bind_cas
     if (told->flows[i].connections && told->flows[i].connection.cookie == c->cookie && told->flows[i].flow != c->flow)
       kernel = &told->flows[i];
   if (!c->late) {
-    check(own && own->connections > 0 && sent == 2000 && !kernel, "bind: %s: %" PRIu64 " of 2000 bytes on the application's flow%s", c->name,
-          sent, kernel ? ", others on one of the kernel's" : "");
+    check(own && own->connections > 0 && sent == 2000 && !kernel,
+          "bind: %s: %" PRIu64 " of 2000 bytes on the application's flow%s", c->name, sent,
+          kernel ? ", others on one of the kernel's" : "");
   } else {
     uint64_t others = kernel ? seen_sum(kernel, type) : 0;
-    check(others + sent == 2000, "bind: %s: %" PRIu64 " bytes on the application's flow, %" PRIu64 " on the kernel's", c->name, sent, others);
-    check(c->caller || (kernel && kernel->parent == c->flow), "bind: %s: the kernel's flow is not linked to the application's", c->name);
-    check(!kernel || kernel->parent == c->flow, "bind: %s: parent %" PRIu64 ", not %u", c->name, kernel ? kernel->parent : 0, c->flow);
+    check(others + sent == 2000,
+          "bind: %s: %" PRIu64 " bytes on the application's flow, %" PRIu64 " on the kernel's", c->name, sent,
+          others);
+    check(c->caller || (kernel && kernel->parent == c->flow),
+          "bind: %s: the kernel's flow is not linked to the application's", c->name);
+    check(!kernel || kernel->parent == c->flow, "bind: %s: parent %" PRIu64 ", not %u", c->name,
+          kernel ? kernel->parent : 0, c->flow);
   }
   ojo_reader *reader;
   ojo_reader_event e;
   bool bound_event = false;
-  if (!check(ojo_reader_open(&reader, &(ojo_reader_desc){.path = dir, .chain = c->flow}) == OJO_OK, "bind: chain")) return;
+  if (!check(ojo_reader_open(&reader, &(ojo_reader_desc){.path = dir, .chain = c->flow}) == OJO_OK, "bind: chain"))
+    return;
   while (ojo_reader_next(reader, &e)) {
     if (e.type == type) chain += e.payload;
     bound_event |= e.type == OJO_SOCKET_BOUND && e.flow == c->flow && e.payload == c->cookie;
@@ -260,11 +268,14 @@ static void scheduled_each(void *user, const ojo_reader_event *e) {
     }
     if (e->flow == w->flow && e->type == APPLICATION_AFTER && i <= WAITER) {
       /* A sleep is at least so long; the pipe's reader may start to wait after its writer did. */
-      expect(&x->asleep, x->slept_ns[i] >= (i == SLEEPER ? SLEEP_US * 990u : 100000u) && x->slept_ns[i] <= e->ts - x->before_ns[i],
-             "%s: asleep for %" PRIu64 " ns within %" PRIu64, i ? "waiter" : "sleeper", x->slept_ns[i], e->ts - x->before_ns[i]);
+      expect(&x->asleep,
+             x->slept_ns[i] >= (i == SLEEPER ? SLEEP_US * 990u : 100000u) &&
+                 x->slept_ns[i] <= e->ts - x->before_ns[i],
+             "%s: asleep for %" PRIu64 " ns within %" PRIu64, i ? "waiter" : "sleeper", x->slept_ns[i],
+             e->ts - x->before_ns[i]);
       expect(&x->woken, x->was_woken[i] && x->waker[i] == (i == SLEEPER ? 0 : x->workers[WAKER].tid),
-             "%s: %swoken, by %" PRIu64 " (the waker is %u)", i ? "waiter" : "sleeper", x->was_woken[i] ? "" : "not ", x->waker[i],
-             x->workers[WAKER].tid);
+             "%s: %swoken, by %" PRIu64 " (the waker is %u)", i ? "waiter" : "sleeper",
+             x->was_woken[i] ? "" : "not ", x->waker[i], x->workers[WAKER].tid);
     }
     if (e->flow || e->payload != w->tid) continue;
     if (e->type == OJO_KERNEL_OFF_CPU) {
@@ -274,7 +285,8 @@ static void scheduled_each(void *user, const ojo_reader_event *e) {
       x->was_woken[i] = true, x->waker[i] = e->number;
     } else if (e->type == OJO_KERNEL_ON_CPU && x->off_ns[i]) {
       uint64_t off = e->ts - x->off_ns[i];
-      expect(&x->durations, off == e->number, "ON_CPU says %" PRIu64 " ns, its time is %" PRIu64 " after OFF_CPU", e->number, off);
+      expect(&x->durations, off == e->number, "ON_CPU says %" PRIu64 " ns, its time is %" PRIu64 " after OFF_CPU",
+             e->number, off);
       if (x->was_asleep[i]) x->slept_ns[i] += off;
     }
   }
@@ -290,7 +302,9 @@ static void part_scheduler(void) {
   memset(&x, 0, sizeof x);
   memset(workers, 0, sizeof workers);
   x.workers = workers;
-  if (!session_open(&s, &(ojo_bpf_desc){.probes = OJO_BPF_SCHEDULER, .pids = &pid, .pid_count = 1, .thread = true}, "scheduler")) return;
+  if (!session_open(&s, &(ojo_bpf_desc){.probes = OJO_BPF_SCHEDULER, .pids = &pid, .pid_count = 1, .thread = true},
+                    "scheduler"))
+    return;
   for (int i = 0; i < WORKERS; i++) {
     workers[i].t = s.t, workers[i].fds[0] = fds[0], workers[i].fds[1] = fds[1];
     workers[i].flow = ojo_flow_open(s.t, NULL);
@@ -306,8 +320,8 @@ static void part_scheduler(void) {
   tally_end(&x.asleep, 2 * SLEEPS, "scheduler: times asleep");
   tally_end(&x.woken, 2 * SLEEPS, "scheduler: who woke whom");
   tally_end(&x.durations, 3 * SLEEPS, "scheduler: durations off the processor");
-  check(x.preempted[SPINNER] >= 3 && x.preempted[OTHER_SPINNER] >= 3, "scheduler: preempted %u and %u times", x.preempted[SPINNER],
-        x.preempted[OTHER_SPINNER]);
+  check(x.preempted[SPINNER] >= 3 && x.preempted[OTHER_SPINNER] >= 3, "scheduler: preempted %u and %u times",
+        x.preempted[SPINNER], x.preempted[OTHER_SPINNER]);
   printf("scheduler: two threads on one processor were preempted %u and %u times in 0.2 s\n", x.preempted[SPINNER],
          x.preempted[OTHER_SPINNER]);
   check(!told.dropped && !s.stats.ring_lost, "scheduler: %" PRIu64 " events lost", told.dropped);

@@ -60,7 +60,8 @@ static void filter_process(struct filter_load *load, int index, const char *cgro
   if (fd >= 0 && write(fd, "0", 1) != 1) give_up("%s", path);
   load->pids[index] = (uint32_t)getpid();
   for (uint32_t round = 1;; round++) {
-    word_wait(&load->rounds, round * FILTER_PROCESSES + (uint32_t)index); /* one process at a time: they share ports */
+    word_wait(&load->rounds,
+              round * FILTER_PROCESSES + (uint32_t)index); /* one process at a time: they share ports */
     for (int a = 0; a < FILTER_ADDRESSES; a++)
       for (int p = 0; p < FILTER_PORTS; p++) {
         address to = filter_address(a, filter_ports[p]);
@@ -80,7 +81,9 @@ static bool to_second_port(int process, int a, int p) { return (void)process, (v
 static bool to_127_0_1(int process, int a, int p) { return (void)process, (void)p, a == 1 || a == 2; }
 static bool to_127_0_1_1(int process, int a, int p) { return (void)process, (void)p, a == 1; }
 static bool to_fd00_5(int process, int a, int p) { return (void)process, (void)p, a == 4; }
-static bool to_two_prefixes(int process, int a, int p) { return (void)process, (void)p, a != 3; } /* 127.0.0.1 connects */
+static bool to_two_prefixes(int process, int a, int p) {
+  return (void)process, (void)p, a != 3;
+} /* 127.0.0.1 connects */
 static bool of_all_kinds(int process, int a, int p) { return process == 1 && p == 0 && (a == 1 || a == 2); }
 
 static ojo_bpf_prefix prefix_of(int index, uint8_t bits) {
@@ -103,7 +106,9 @@ static void filter_check(const struct filter_case *c, const struct filter_load *
             bool wanted = c->wanted(process, a, p);
             uint64_t bytes = !f ? 0 : kind ? seen_sum(f, OJO_KERNEL_UDP_SEND) + seen_sum(f, OJO_KERNEL_UDP_RECEIVE)
                                            : seen_sum(f, OJO_KERNEL_TCP_SEND) + seen_sum(f, OJO_KERNEL_TCP_RECEIVE);
-            expect(&tally, bytes == (wanted ? FILTER_BYTES : 0) && (f != NULL) == wanted && (!f || kind || f->finished == 1),
+            expect(&tally,
+                   bytes == (wanted ? FILTER_BYTES : 0) && (f != NULL) == wanted &&
+                       (!f || kind || f->finished == 1),
                    "%s: %s to %s port %u by process %d, %s: %" PRIu64 " bytes%s", c->name, kind ? "UDP" : "TCP",
                    filter_addresses[a].text, filter_ports[p], process, side ? "server" : "client", bytes,
                    wanted ? "" : ", should not be there");
@@ -152,7 +157,8 @@ static void filter_one_in(void) {
     whole += f->finished == 1 && seen_sum(f, OJO_KERNEL_TCP_SEND) + seen_sum(f, OJO_KERNEL_TCP_RECEIVE) == 500;
   }
   /* 600 ends, 150 expected, deviation 10.6: five of them on either side */
-  check(kept > 97 && kept < 203 && whole == kept, "filters: one in %d kept %u of %d ends, %u whole", ONE_IN, kept, 2 * PAIRS, whole);
+  check(kept > 97 && kept < 203 && whole == kept, "filters: one in %d kept %u of %d ends, %u whole", ONE_IN, kept,
+        2 * PAIRS, whole);
   printf("filters: one in %d kept %u of %d ends\n", ONE_IN, kept, 2 * PAIRS);
   told_free(&told);
   session_remove(&s);
@@ -163,8 +169,11 @@ static void filter_ends(void) {
   struct tally tally = {0, 0};
   struct session s;
   tcp_load_start(load);
-  uint32_t pids[2] = {(uint32_t)load->processes[CLIENT * 2 + BY_THREAD], (uint32_t)load->processes[SERVER * 2 + BY_THREAD]};
-  if (!session_open(&s, &(ojo_bpf_desc){.probes = OJO_BPF_TCP, .pids = pids, .pid_count = 2, .thread = true}, "filters")) return;
+  uint32_t pids[2] = {(uint32_t)load->processes[CLIENT * 2 + BY_THREAD],
+                      (uint32_t)load->processes[SERVER * 2 + BY_THREAD]};
+  if (!session_open(&s, &(ojo_bpf_desc){.probes = OJO_BPF_TCP, .pids = pids, .pid_count = 2, .thread = true},
+                    "filters"))
+    return;
   tcp_load_go(load);
   tcp_load_end(load);
   tcp_wait_idle(5);
@@ -175,8 +184,10 @@ static void filter_ends(void) {
       const struct tcp_connection *c = &load->c[i];
       const struct seen *f = told_socket(&told, c->ends[side].cookie);
       bool wanted = c->by[side] == BY_THREAD;
-      expect(&tally, wanted ? f && f->finished == 1 && f->totals.bytes_out == c->ends[side].out && f->totals.bytes_in == c->ends[side].in
-                            : !f || !seen_events(f, OJO_KERNEL_TCP_SEND),
+      expect(&tally,
+             wanted ? f && f->finished == 1 && f->totals.bytes_out == c->ends[side].out &&
+                          f->totals.bytes_in == c->ends[side].in
+                    : !f || !seen_events(f, OJO_KERNEL_TCP_SEND),
              "%s, %s by pid %u: %s", way_texts[c->way], side ? "server" : "client", c->ends[side].pid,
              wanted ? "not told of, or wrong" : "should not be there");
     }
@@ -212,16 +223,22 @@ static void part_filters(void) {
   ojo_bpf_prefix net = prefix_of(2, 24), host = prefix_of(1, 32), net6 = prefix_of(4, 32);
   ojo_bpf_prefix two[2] = {prefix_of(4, 29), prefix_of(0, 32)}; /* fd00:0::/29 holds fd00:5:: and fd00:6:: */
   struct filter_case cases[] = {
-    {"none", {.pid_count = 0}, any_exchange},
-    {"a pid", {.pids = &load->pids[1], .pid_count = 1}, of_second},
-    {"a port", {.ports = &second, .port_count = 1}, to_second_port},
-    {"a prefix of 24 bits", {.addresses = &net, .address_count = 1}, to_127_0_1},
-    {"an IPv4 address", {.addresses = &host, .address_count = 1}, to_127_0_1_1},
-    {"a prefix of 32 bits, IPv6", {.addresses = &net6, .address_count = 1}, to_fd00_5},
-    {"two prefixes", {.addresses = two, .address_count = 2}, to_two_prefixes},
-    {"pid, port and prefix", {.pids = &load->pids[1], .pid_count = 1, .ports = &first, .port_count = 1, .addresses = &net,
-                              .address_count = 1}, of_all_kinds},
-    {"a cgroup", {.cgroup = cgroup}, of_second},
+      {"none", {.pid_count = 0}, any_exchange},
+      {"a pid", {.pids = &load->pids[1], .pid_count = 1}, of_second},
+      {"a port", {.ports = &second, .port_count = 1}, to_second_port},
+      {"a prefix of 24 bits", {.addresses = &net, .address_count = 1}, to_127_0_1},
+      {"an IPv4 address", {.addresses = &host, .address_count = 1}, to_127_0_1_1},
+      {"a prefix of 32 bits, IPv6", {.addresses = &net6, .address_count = 1}, to_fd00_5},
+      {"two prefixes", {.addresses = two, .address_count = 2}, to_two_prefixes},
+      {"pid, port and prefix",
+       {.pids = &load->pids[1],
+        .pid_count = 1,
+        .ports = &first,
+        .port_count = 1,
+        .addresses = &net,
+        .address_count = 1},
+       of_all_kinds},
+      {"a cgroup", {.cgroup = cgroup}, of_second},
   };
   size_t count = sizeof cases / sizeof *cases - !grouped;
   for (size_t i = 0; i < count; i++) filter_run(&cases[i], load, (uint32_t)i + 1);
@@ -291,14 +308,16 @@ static void old_check(const struct rows *rows, const struct old_load *load, bool
       const ojo_bpf_connection *row = rows_find(rows, o->cookie);
       const char *kind = o->protocol == 6 ? "TCP" : "UDP";
       if (o->protocol == 17 && !moved && !row) continue; /* without traffic it has no peer to show */
-      if (!expect(&found, row && row->partial && row->protocol == o->protocol && (o->protocol == 17 || row->passive == side || moved),
+      if (!expect(&found,
+                  row && row->partial && row->protocol == o->protocol &&
+                      (o->protocol == 17 || row->passive == side || moved),
                   "%s, %s, %s: %s", when, kind, side ? "server" : "client", row ? "not partial" : "no row"))
         continue;
-      expect(&owners, row->pid == o->pid && !strcmp(row->command, "kt-old"), "%s, %s, %s: pid %u %s, is %u", when, kind,
-             side ? "server" : "client", row->pid, row->command, o->pid);
+      expect(&owners, row->pid == o->pid && !strcmp(row->command, "kt-old"), "%s, %s, %s: pid %u %s, is %u", when,
+             kind, side ? "server" : "client", row->pid, row->command, o->pid);
       expect(&counts, row->bytes_out == (moved ? o->out : 0) && row->bytes_in == (moved ? o->in : 0),
-             "%s, %s, %s: %" PRIu64 " out, %" PRIu64 " in; since then %" PRIu64 ", %" PRIu64, when, kind, side ? "server" : "client",
-             row->bytes_out, row->bytes_in, moved ? o->out : 0, moved ? o->in : 0);
+             "%s, %s, %s: %" PRIu64 " out, %" PRIu64 " in; since then %" PRIu64 ", %" PRIu64, when, kind,
+             side ? "server" : "client", row->bytes_out, row->bytes_in, moved ? o->out : 0, moved ? o->in : 0);
     }
   unsigned least = moved ? 8 : 4;
   tally_end(&found, least, "existing: found and partial");
@@ -322,7 +341,9 @@ static void part_existing(void) {
   rows_free(&live);
   word_store(&load->step, 3);
   join_process(pid, "existing");
-  for (uint64_t end = now_ns() + UINT64_C(3000000000); s.closed.count < 2 * OLD_PAIRS && now_ns() < end; nap_us(50000)) session_list(&s);
+  for (uint64_t end = now_ns() + UINT64_C(3000000000); s.closed.count < 2 * OLD_PAIRS && now_ns() < end;
+       nap_us(50000))
+    session_list(&s);
   old_check(&s.closed, load, true, "closed");
   session_close(&s);
   struct told told = told_read(s.dir, NULL, NULL);
@@ -331,11 +352,13 @@ static void part_existing(void) {
     for (int side = 0; side < SIDES; side++) {
       const struct old_socket *o = &load->s[i][side];
       const struct seen *f = told_socket(&told, o->cookie);
-      expect(&tally, f && f->connection.flags & OJO_KERNEL_PARTIAL && f->connection.pid == o->pid && f->finished == 1 &&
-               !strcmp(f->connection.command, "kt-old") && f->totals.bytes_out == o->out && f->totals.bytes_in == o->in,
+      expect(&tally,
+             f && f->connection.flags & OJO_KERNEL_PARTIAL && f->connection.pid == o->pid && f->finished == 1 &&
+                 !strcmp(f->connection.command, "kt-old") && f->totals.bytes_out == o->out &&
+                 f->totals.bytes_in == o->in,
              "%s, %s: flags %u, pid %u, finished %u times, %" PRIu64 " out, %" PRIu64 " in", i < 2 ? "TCP" : "UDP",
-             side ? "server" : "client", f ? f->connection.flags : 0, f ? f->connection.pid : 0, f ? f->finished : 0,
-             f ? f->totals.bytes_out : 0, f ? f->totals.bytes_in : 0);
+             side ? "server" : "client", f ? f->connection.flags : 0, f ? f->connection.pid : 0,
+             f ? f->finished : 0, f ? f->totals.bytes_out : 0, f ? f->totals.bytes_in : 0);
     }
   tally_end(&tally, 2 * OLD_PAIRS, "existing: in the trace");
   told_free(&told);
@@ -394,7 +417,8 @@ static void probe_alone(uint32_t probe, const char *name) {
   struct session s;
   uint32_t pid = (uint32_t)getpid();
   if (!session_open(&s, &(ojo_bpf_desc){.probes = probe, .pids = &pid, .pid_count = 1}, "probes")) return;
-  check(ojo_bpf_query_desc(s.b).probes == probe, "probes: query_desc says %#x, not %#x", ojo_bpf_query_desc(s.b).probes, probe);
+  check(ojo_bpf_query_desc(s.b).probes == probe, "probes: query_desc says %#x, not %#x",
+        ojo_bpf_query_desc(s.b).probes, probe);
   probe_traffic();
   while (ojo_bpf_poll(s.b, 0) > 0) {
   }
@@ -407,9 +431,12 @@ static void probe_alone(uint32_t probe, const char *name) {
         uint64_t events = told.flows[i].events[group][type];
         unsigned full = (group + 4) << 8 | type;
         if (!of_probes(full, probe)) others += events;
-        else if (full != OJO_KERNEL_CONNECTION && full != OJO_KERNEL_TCP_FINISHED && full != OJO_KERNEL_UDP_FINISHED) own += events;
+        else if (full != OJO_KERNEL_CONNECTION && full != OJO_KERNEL_TCP_FINISHED &&
+                 full != OJO_KERNEL_UDP_FINISHED)
+          own += events;
       }
-  check(own > 0 && !others, "probes: %s alone: %" PRIu64 " events of its own, %" PRIu64 " of others", name, own, others);
+  check(own > 0 && !others, "probes: %s alone: %" PRIu64 " events of its own, %" PRIu64 " of others", name, own,
+        others);
   told_free(&told);
   session_remove(&s);
 }
@@ -417,7 +444,9 @@ static void part_probes(void) {
   ojo_bpf_probe_info info[32];
   char names[OJO_BPF_PROBE_COUNT][64];
   struct session s;
+  static const char *const setup[] = {"nft add table inet loss", NULL};
   uint32_t described = 0;
+  if (!needs("probes", "nft", setup)) return;
   if (!session_open(&s, &(ojo_bpf_desc){.probes = OJO_BPF_ALL}, "probes")) return;
   size_t count = ojo_bpf_query_probes(s.b, info, 32);
   check(count >= OJO_BPF_PROBE_COUNT && count <= 32, "probes: %zu lines", count);
@@ -465,14 +494,17 @@ static void part_lost(void) {
   const struct seen *a = told_socket(&told, cookies[CLIENT]), *b = told_socket(&told, cookies[SERVER]);
   uint64_t kept = (a ? seen_events(a, OJO_KERNEL_TCP_SEND) : 0) + (b ? seen_events(b, OJO_KERNEL_TCP_RECEIVE) : 0);
   uint64_t lost = s.stats.lost[1];
-  check(lost > LOST_SENDS && kept > 0 && kept + lost == 2 * LOST_SENDS, "lost: %" PRIu64 " kept + %" PRIu64 " lost of %d", kept, lost,
-        2 * LOST_SENDS);
-  check(told.dropped_ring == s.stats.ring_lost && told.dropped == told.dropped_ring && tracer.dropped <= s.stats.ring_lost,
-        "lost: %" PRIu64 " in the trace, of the ring %" PRIu64 ", counted %" PRIu64, told.dropped, told.dropped_ring, s.stats.ring_lost);
+  check(lost > LOST_SENDS && kept > 0 && kept + lost == 2 * LOST_SENDS,
+        "lost: %" PRIu64 " kept + %" PRIu64 " lost of %d", kept, lost, 2 * LOST_SENDS);
+  check(told.dropped_ring == s.stats.ring_lost && told.dropped == told.dropped_ring &&
+            tracer.dropped <= s.stats.ring_lost,
+        "lost: %" PRIu64 " in the trace, of the ring %" PRIu64 ", counted %" PRIu64, told.dropped,
+        told.dropped_ring, s.stats.ring_lost);
   uint64_t sum = 0;
   for (int i = 0; i < OJO_BPF_PROBE_COUNT; i++) sum += s.stats.lost[i];
   check(sum == s.stats.ring_lost, "lost: by probe %" PRIu64 ", in all %" PRIu64, sum, s.stats.ring_lost);
-  printf("lost: %" PRIu64 " kept + %" PRIu64 " lost = %d, in %" PRIu64 " ms\n", kept, lost, 2 * LOST_SENDS, (after - before) / 1000000);
+  printf("lost: %" PRIu64 " kept + %" PRIu64 " lost = %d, in %" PRIu64 " ms\n", kept, lost, 2 * LOST_SENDS,
+         (after - before) / 1000000);
   told_free(&told);
   session_remove(&s);
 }

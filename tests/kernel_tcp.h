@@ -98,7 +98,8 @@ static int tcp_file = -1; /* zeros, for sendfile; opened before any fork */
 static const char tcp_zeros[65536];
 
 static inline ssize_t tcp_send_some(int fd, size_t bytes, uint64_t choice) {
-  struct iovec parts[2] = {{(void *)(uintptr_t)tcp_zeros, bytes / 3}, {(void *)(uintptr_t)tcp_zeros, bytes - bytes / 3}};
+  struct iovec parts[2] = {{(void *)(uintptr_t)tcp_zeros, bytes / 3},
+                           {(void *)(uintptr_t)tcp_zeros, bytes - bytes / 3}};
   struct msghdr message;
   off_t at = 0;
   memset(&message, 0, sizeof message);
@@ -196,7 +197,8 @@ static inline void tcp_move(struct tcp_connection *c, int side, int fd, uint64_t
   end->in = end->got;
   if (c->way == WAY_UNREAD && side == CLIENT) {
     int queued = 0;
-    for (int i = 0; i < 4000 && end->got + (uint64_t)queued < c->bytes[SERVER]; i++, nap_us(500)) ioctl(fd, FIONREAD, &queued);
+    for (int i = 0; i < 4000 && end->got + (uint64_t)queued < c->bytes[SERVER]; i++, nap_us(500))
+      ioctl(fd, FIONREAD, &queued);
     end->in += (uint64_t)queued;
   }
 }
@@ -350,7 +352,8 @@ static inline bool tcp_load_running(struct tcp_load *load) {
   for (int i = 0; i < 4; i++) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
-    if (waitid(P_PID, (id_t)load->processes[i], &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0) return true;
+    if (waitid(P_PID, (id_t)load->processes[i], &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0)
+      return true;
   }
   return false;
 }

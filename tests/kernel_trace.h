@@ -51,7 +51,8 @@ static inline void session_tracer(struct session *s, const char *name) {
   s->closed.netns = namespace_inode();
   s->closed.closed_only = true;
   check_directory(name, s->dir, sizeof s->dir);
-  if (!check(ojo_open(&s->t, &(ojo_desc){.dir = s->dir, .buffer_bytes = 256u << 20}) == OJO_OK && s->t, "%s: ojo_open", name))
+  if (!check(ojo_open(&s->t, &(ojo_desc){.dir = s->dir, .buffer_bytes = 256u << 20}) == OJO_OK && s->t,
+             "%s: ojo_open", name))
     exit(1);
 }
 static inline bool session_probes(struct session *s, const ojo_bpf_desc *desc, const char *name) {
@@ -95,7 +96,7 @@ struct seen { /* a kernel flow */
   uint64_t flow;
   ojo_kernel_connection connection; /* the last one */
   ojo_kernel_totals totals;
-  uint32_t connections, finished, reopened; /* reopened: events after FINISHED */
+  uint32_t connections, finished, reopened; /* reopened: events that can't be after FINISHED */
   uint32_t established, closes; /* changes of state to ESTABLISHED, to CLOSE */
   uint64_t events[3][SEEN_TYPES];   /* by category and type */
   uint64_t payloads[3][SEEN_TYPES]; /* their payloads' sum */
@@ -105,9 +106,15 @@ struct seen { /* a kernel flow */
   uint64_t parent; /* STREAM_LINK_PARENT of it; 0: none */
   uint64_t first_ns, last_ns;
 };
-static inline uint64_t seen_events(const struct seen *f, unsigned type) { return f->events[(type >> 8) - 4][type & 31]; }
-static inline uint64_t seen_sum(const struct seen *f, unsigned type) { return f->payloads[(type >> 8) - 4][type & 31]; }
-static inline uint64_t seen_numbers(const struct seen *f, unsigned type) { return f->numbers[(type >> 8) - 4][type & 31]; }
+static inline uint64_t seen_events(const struct seen *f, unsigned type) {
+  return f->events[(type >> 8) - 4][type & 31];
+}
+static inline uint64_t seen_sum(const struct seen *f, unsigned type) {
+  return f->payloads[(type >> 8) - 4][type & 31];
+}
+static inline uint64_t seen_numbers(const struct seen *f, unsigned type) {
+  return f->numbers[(type >> 8) - 4][type & 31];
+}
 static inline uint64_t seen_last(const struct seen *f, unsigned type) { return f->last[(type >> 8) - 4][type & 31]; }
 static inline uint64_t seen_last_number(const struct seen *f, unsigned type) {
   return f->last_number[(type >> 8) - 4][type & 31];
@@ -168,26 +175,34 @@ static inline void told_add(struct told *told, const ojo_reader_event *e) {
   if (!f->first_ns) f->first_ns = e->time_ns;
   f->last_ns = e->time_ns;
   if (e->has_number) f->numbers[group][type] += e->number, f->last_number[group][type] = e->number;
-  if (f->finished && e->type != OJO_KERNEL_CONNECTION) f->reopened++;
-  if (e->type == OJO_KERNEL_TCP_STATE) f->established += e->payload == STATE_ESTABLISHED, f->closes += e->payload == STATE_CLOSE;
-  if (e->type == OJO_KERNEL_TCP_RTT && e->extension_bytes >= sizeof f->rtt) memcpy(&f->rtt, e->extension, sizeof f->rtt);
+  /* What came in before the end may be read after it, and a close with data unread resets after the change to CLOSE. */
+  if (f->finished && e->type != OJO_KERNEL_CONNECTION && e->type != OJO_KERNEL_TCP_RECEIVE &&
+      e->type != OJO_KERNEL_TCP_RESET_SENT)
+    f->reopened++;
+  if (e->type == OJO_KERNEL_TCP_STATE)
+    f->established += e->payload == STATE_ESTABLISHED, f->closes += e->payload == STATE_CLOSE;
+  if (e->type == OJO_KERNEL_TCP_RTT && e->extension_bytes >= sizeof f->rtt)
+    memcpy(&f->rtt, e->extension, sizeof f->rtt);
   if (e->type == OJO_KERNEL_CONNECTION && e->extension_bytes >= sizeof f->connection) {
     memcpy(&f->connection, e->extension, sizeof f->connection);
     check(f->connection.cookie == e->payload, "KERNEL_CONNECTION: payload and cookie differ");
     f->connections++;
   }
-  if ((e->type == OJO_KERNEL_TCP_FINISHED || e->type == OJO_KERNEL_UDP_FINISHED) && e->extension_bytes >= sizeof f->totals) {
+  if ((e->type == OJO_KERNEL_TCP_FINISHED || e->type == OJO_KERNEL_UDP_FINISHED) &&
+      e->extension_bytes >= sizeof f->totals) {
     memcpy(&f->totals, e->extension, sizeof f->totals);
     f->finished++;
   }
 }
 /* Reads a trace; `each` may look at every event as well. */
-static inline struct told told_read(const char *dir, void (*each)(void *user, const ojo_reader_event *e), void *user) {
+static inline struct told told_read(const char *dir, void (*each)(void *user, const ojo_reader_event *e),
+                                    void *user) {
   struct told told;
   ojo_reader *reader;
   ojo_reader_event e;
   memset(&told, 0, sizeof told);
-  if (!check(ojo_reader_open(&reader, &(ojo_reader_desc){.path = dir}) == OJO_OK, "%s can't be read", dir)) return told;
+  if (!check(ojo_reader_open(&reader, &(ojo_reader_desc){.path = dir}) == OJO_OK, "%s can't be read", dir))
+    return told;
   while (ojo_reader_next(reader, &e)) {
     told_add(&told, &e);
     if (each) each(user, &e);
@@ -208,10 +223,12 @@ static inline struct seen *told_socket(struct told *told, uint64_t cookie) {
   return NULL;
 }
 /* A UDP flow: a socket and a peer. */
-static inline struct seen *told_tuple(struct told *told, uint64_t cookie, const uint8_t remote[16], uint16_t remote_port) {
+static inline struct seen *told_tuple(struct told *told, uint64_t cookie, const uint8_t remote[16],
+                                      uint16_t remote_port) {
   for (size_t i = 0; i < told->count; i++) {
     const ojo_kernel_connection *c = &told->flows[i].connection;
-    if (told->flows[i].connections && c->cookie == cookie && c->remote_port == remote_port && !memcmp(c->remote, remote, 16))
+    if (told->flows[i].connections && c->cookie == cookie && c->remote_port == remote_port &&
+        !memcmp(c->remote, remote, 16))
       return &told->flows[i];
   }
   return NULL;

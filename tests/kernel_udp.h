@@ -44,7 +44,8 @@ static inline struct udp_flow *udp_flow(struct udp_load *load, int side, int fd,
   uint16_t port = address_port(peer);
   for (uint32_t i = 0; i < load->count[side]; i++) {
     struct udp_flow *f = &load->flows[side][i];
-    if (f->socket == (uint32_t)fd && f->remote_port == port && f->address_bytes == bytes && !memcmp(f->remote, remote, 16))
+    if (f->socket == (uint32_t)fd && f->remote_port == port && f->address_bytes == bytes &&
+        !memcmp(f->remote, remote, 16))
       return f;
   }
   if (load->count[side] == UDP_FLOWS) give_up("more than %d UDP flows", UDP_FLOWS);
@@ -64,7 +65,8 @@ static inline struct udp_flow *udp_flow(struct udp_load *load, int side, int fd,
 /* ---- receiving ---------------------------------------------------------------------------------- */
 
 /* One receive call; what came counts for its flow. False: there was nothing. */
-static inline bool udp_receive(struct udp_load *load, int side, int fd, uint64_t *datagrams, size_t *length, address *peer) {
+static inline bool udp_receive(struct udp_load *load, int side, int fd, uint64_t *datagrams, size_t *length,
+                               address *peer) {
   static char buffer[65536];
   union {
     char bytes[256];
@@ -110,10 +112,11 @@ static inline void udp_serve(struct udp_load *load) {
   size_t length;
   address peer;
   for (int i = 0; i < 2 * (UDP_RECEIVERS + 1); i++) {
-    int family = i & 1, index = i >> 1, fd = bound(family ? AF_INET6 : AF_INET, SOCK_DGRAM, &load->ports[family][index]);
+    int family = i & 1, index = i >> 1,
+        fd = bound(family ? AF_INET6 : AF_INET, SOCK_DGRAM, &load->ports[family][index]);
     struct pollfd wait = {fd, POLLIN, 0};
-    setsockopt(fd, SOL_SOCKET, index == UDP_RECEIVERS ? SO_RCVBUF : SO_RCVBUFFORCE, index == UDP_RECEIVERS ? &small : &large,
-               sizeof large);
+    setsockopt(fd, SOL_SOCKET, index == UDP_RECEIVERS ? SO_RCVBUF : SO_RCVBUFFORCE,
+               index == UDP_RECEIVERS ? &small : &large, sizeof large);
     if (index % 3 == 1) setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one);
     if (index == UDP_RECEIVERS) full[family] = wait;
     else sockets[i] = wait;
