@@ -186,7 +186,7 @@ static void part_tcp(void) {
   tally_end(&tallies.bytes, 400, "tcp: bytes of FINISHED");
   tally_end(&tallies.rows, 400, "tcp: bytes of closing rows");
   tally_end(&tallies.sums, 400, "tcp: sums of SEND and RECEIVE");
-  tally_end(&tallies.packets, 500, "tcp: packets that equal TCP_INFO in state CLOSE, FINISHED and rows");
+  tally_end(&tallies.packets, 480, "tcp: packets that equal TCP_INFO in state CLOSE, FINISHED and rows");
   tally_end(&tallies.packets_near, 100, "tcp: packets that equal TCP_INFO before close and what closing adds");
   tally_end(&tallies.owner, 400, "tcp: pids and commands");
   tally_end(&tallies.addresses, 400, "tcp: addresses, ports and flags");
