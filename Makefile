@@ -77,7 +77,7 @@ endif
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
+.PHONY: bpf all help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
 .PHONY: bench-built tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
@@ -100,6 +100,19 @@ $(BUILD)/ojo-cat: $(CAT_OBJECTS)
 $(EXAMPLES:%=$(BUILD)/%): $(BUILD)/%: examples/%.c
 	@mkdir -p $(BUILD)/examples
 	$(call say,CC,$@) $(COMPILE) -MF $(BUILD)/examples/$*.d $(LDFLAGS) -o $@ $< -pthread
+
+# ---- the kernel half of ojo_bpf.h
+
+# Needs clang with its BPF target and libbpf's headers; no kernel headers, no vmlinux.h.
+BPF_CLANG ?= clang
+BPF_ARCH  := $(shell $(CC) -dumpmachine)
+BPF_FLAGS := -target bpf -x c -O2 -g -Wall -I/usr/include/$(BPF_ARCH)
+
+bpf: $(BUILD)/ojo_bpf.o ## build the kernel probes, build/ojo_bpf.o
+
+$(BUILD)/ojo_bpf.o: ojo_bpf.h
+	@mkdir -p $(@D)
+	$(call say,BPF,$@) $(BPF_CLANG) $(BPF_FLAGS) -c -o $@ $<
 
 # ---- demo
 
