@@ -169,19 +169,12 @@ $(BUILD)/ojo-cat.asan: $(wildcard tools/ojo-cat.c tools/export_*.c tools/*.h) oj
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(CC) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) $(ASAN_FLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) -pthread
 
-# The kernel side of ojo_bpf.h, and its tests: they need libbpf and a clang that knows its target.
-BPF_CLANG   ?= clang
-BPF_INCLUDE  = -I/usr/include/$(shell $(CC) -dumpmachine)
+# The tests of ojo_bpf.h need libbpf and a clang that knows its target.
 have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
                  echo 'int x;' | $(BPF_CLANG) -target bpf -O2 -x c -c -o /dev/null - 2>/dev/null && echo yes))
 KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:libbpf_or_clang_with_its_bpf_target_is_missing)
 
-.PHONY: bpf kernel-built
-bpf: $(BUILD)/ojo_bpf.o ## build the kernel side of ojo_bpf.h: build/ojo_bpf.o
-$(BUILD)/ojo_bpf.o: ojo_bpf.h
-	@mkdir -p $(@D)
-	$(call say,BPF,$@) $(BPF_CLANG) -target bpf -x c -O2 -g $(BPF_INCLUDE) -c -o $@ $<
-
+.PHONY: kernel-built
 kernel-built: $(if $(have_bpf),$(BUILD)/tests/kernel $(BUILD)/ojo_bpf.o)
 $(BUILD)/tests/kernel: tests/kernel.c $(BUILD)/ojo_bpf.o
 	@mkdir -p $(@D)

@@ -237,7 +237,10 @@ static void part_metrics(void) {
   m.cookie = cookie_of(pair[CLIENT]);
   uint64_t other = cookie_of(pair[SERVER]);
   if (pthread_create(&drain, NULL, metrics_drain, &pair[SERVER])) give_up("pthread_create");
-  send_bytes(pair[CLIENT], 6000000);
+  for (int i = 0; i < 60; i++) { /* over some time: there is one look in a millisecond */
+    send_bytes(pair[CLIENT], 100000);
+    nap_us(2000);
+  }
   pthread_join(drain, NULL);
   shell("nft flush ruleset");
   metrics_rest(pair, &info);

@@ -22,7 +22,6 @@ struct exchange {
 struct filter_load {
   uint32_t rounds, done[FILTER_PROCESSES]; /* a round of exchanges is under way; how many are done */
   uint32_t pids[FILTER_PROCESSES];
-  pid_t processes[FILTER_PROCESSES];
   struct exchange e[FILTER_PROCESSES][FILTER_ADDRESSES][FILTER_PORTS];
 };
 static address filter_address(int index, uint16_t port) {
@@ -209,6 +208,7 @@ static bool cgroup_make(char *path, size_t bytes) {
 static void part_filters(void) {
   static char cgroup[560];
   struct filter_load *load = (struct filter_load *)shared(sizeof *load);
+  pid_t processes[FILTER_PROCESSES];
   bool grouped = cgroup_make(cgroup, sizeof cgroup);
   if (!grouped) check_skip("filters: cgroup", "no cgroup2 directory can be made");
   if (!shell("ip -6 address add fd00:5::1/64 dev lo nodad && ip -6 address add fd00:6::1/64 dev lo nodad")) {
@@ -217,7 +217,7 @@ static void part_filters(void) {
     return;
   }
   for (int i = 0; i < FILTER_PROCESSES; i++)
-    if ((load->processes[i] = fork_named("kt-filter")) == 0) filter_process(load, i, grouped ? cgroup : "/nowhere");
+    if ((processes[i] = fork_named("kt-filter")) == 0) filter_process(load, i, grouped ? cgroup : "/nowhere");
   for (int i = 0; i < FILTER_PROCESSES; i++) word_wait(&load->pids[i], 1);
   uint16_t second = filter_ports[1], first = filter_ports[0];
   ojo_bpf_prefix net = prefix_of(2, 24), host = prefix_of(1, 32), net6 = prefix_of(4, 32);
@@ -243,8 +243,8 @@ static void part_filters(void) {
   size_t count = sizeof cases / sizeof *cases - !grouped;
   for (size_t i = 0; i < count; i++) filter_run(&cases[i], load, (uint32_t)i + 1);
   for (int i = 0; i < FILTER_PROCESSES; i++) {
-    kill(load->processes[i], SIGKILL);
-    waitpid(load->processes[i], NULL, 0);
+    kill(processes[i], SIGKILL);
+    waitpid(processes[i], NULL, 0);
   }
   if (grouped) check(rmdir(cgroup) == 0, "filters: rmdir %s", cgroup);
   filter_one_in();

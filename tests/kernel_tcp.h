@@ -333,8 +333,10 @@ static inline void tcp_load_start(struct tcp_load *load) {
   for (int side = 0; side < SIDES; side++)
     for (int by = 0; by < 2; by++) {
       pid_t pid = fork_named(tcp_commands[side][by]);
-      load->processes[side * 2 + by] = pid;
-      if (pid) continue;
+      if (pid) {
+        load->processes[side * 2 + by] = pid; /* shared: the child must not write it */
+        continue;
+      }
       word_wait(&load->go, 1);
       if (side == SERVER) {
         tcp_serve(load, by);

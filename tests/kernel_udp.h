@@ -224,8 +224,11 @@ static inline struct udp_load *udp_load_start(uint64_t seed) {
   struct udp_load *load = (struct udp_load *)shared(sizeof *load);
   load->seed = seed;
   for (int side = 0; side < SIDES; side++) {
-    load->processes[side] = fork_named(udp_commands[side]);
-    if (load->processes[side]) continue;
+    pid_t pid = fork_named(udp_commands[side]);
+    if (pid) {
+      load->processes[side] = pid;
+      continue;
+    }
     word_wait(&load->go, 1);
     if (side == SERVER) {
       udp_serve(load);
