@@ -126,7 +126,7 @@ OJO_API ojo_bpf_desc ojo_bpf_query_desc(ojo_bpf *b);
 #else
 OJO__NOTHING(ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc)) {
   (void)desc;
-  return *out = NULL, OJO_OK;
+  return out ? (*out = NULL, OJO_OK) : OJO_ERR_ARGUMENT;
 }
 OJO__NOTHING(int ojo_bpf_poll(ojo_bpf *b, int timeout_ms)) { return (void)b, (void)timeout_ms, 0; }
 OJO__NOTHING(int ojo_bpf_fd(ojo_bpf *b)) { return (void)b, -1; }
@@ -360,8 +360,10 @@ struct tcp_sock {
 };
 struct nsproxy { struct net *net_ns; };
 struct thread_info { uint64_t preempt_count; }; /* aarch64 */
+struct pt_regs { unsigned long orig_ax; };      /* x86-64 */
 struct task_struct {
   struct thread_info thread_info;
+  void *stack;
   int pid, tgid;
   unsigned __state;
   struct task_struct *group_leader;
@@ -380,7 +382,7 @@ struct bpf_iter__bpf_map_elem { struct bpf_iter_meta *meta; struct bpf_map *map;
 #pragma clang attribute pop
 
 enum {
-  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2,
+  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2, OJO__STACK_BYTES = 16384,
   OJO__ESTABLISHED = 1, OJO__SYN_SENT = 2, OJO__SYN_RECV = 3, OJO__FIN_WAIT1 = 4, OJO__FIN_WAIT2 = 5,
   OJO__TIME_WAIT = 6, OJO__CLOSE = 7, OJO__CLOSE_WAIT = 8, OJO__LAST_ACK = 9, OJO__LISTEN = 10, OJO__CLOSING = 11,
   OJO__NEW_SYN_RECV = 12
@@ -419,7 +421,7 @@ struct ojo__tcp { /* what is kept of a TCP socket */
 struct ojo__owner { /* of a UDP socket */
   uint64_t command[2];
   uint32_t pid, netns;
-  uint8_t owned;
+  uint8_t owned, partial;
 };
 
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 24); } ojo_ring SEC(".maps");
@@ -1051,11 +1053,11 @@ int ojo_walk_files(struct bpf_iter__task_file *ctx) {
   if (protocol == OJO__UDP) {
     struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!owner) return 0;
-    if (owner->owned && owner->pid <= pid) return 0;
+    if (owner->owned && (!owner->partial || owner->pid <= pid)) return 0;
     owner->pid = pid;
     owner->netns = sk->__sk_common.skc_net.net->ns.inum;
     ojo__command(task, owner->command);
-    owner->owned = 1;
+    owner->owned = owner->partial = 1;
     return 0;
   }
   struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -1165,6 +1167,7 @@ static __noinline int ojo__tuple_settle(struct ojo__bpf_tuple *tuple, struct ojo
     tuple->identity.netns = owner->netns;
     tuple->identity.command[0] = owner->command[0];
     tuple->identity.command[1] = owner->command[1];
+    tuple->identity.flags = owner->partial;
     tuple->owned = 1;
   }
   tuple->wanted = ojo__passes(&tuple->identity) == OJO__YES;
@@ -1382,13 +1385,19 @@ int ojo_walk_tuples(struct bpf_iter__bpf_map_elem *ctx) {
 
 /* -- the scheduler */
 
-/* Whether an interrupt is being served, in which nobody's thread does the waking. x86-64 keeps the count where only
- * kernels with all symbols let a program look: there the thread that was interrupted is named, 0 if that was the idle
- * one. (On loopback it is the sender, in whose system call the packet is delivered.) */
+/* Whether an interrupt is being served, in which nobody's thread does the waking. x86-64 keeps the count of that in a
+ * variable that many kernels don't let a program look at. But interrupts, soft ones too, have a stack of their own, on
+ * which this program's frame then is (a frame of 64 bytes would not be: keep it small); unless they came in user
+ * mode: those begin on the thread's stack, with -1 where the number of a system call would be. */
 static __always_inline bool ojo__in_interrupt(void) {
   struct task_struct *task = bpf_get_current_task_btf();
-  if (!bpf_core_field_exists(task->thread_info.preempt_count)) return 0;
-  return task->thread_info.preempt_count & 0xFF0100; /* NMI, hard interrupt, soft interrupt being served */
+  uint64_t frame, stack = (uint64_t)task->stack;
+  if (bpf_core_field_exists(task->thread_info.preempt_count))
+    return task->thread_info.preempt_count & 0xFF0100; /* NMI, hard interrupt, soft interrupt being served */
+  __asm__ volatile("%0 = r10\n%0 -= %1" : "=&r"(frame) : "r"(task)); /* the verifier takes the difference for a number */
+  if (frame + bpf_get_current_task() - stack >= OJO__STACK_BYTES) return 1;
+  struct pt_regs *registers = (struct pt_regs *)bpf_task_pt_regs(task);
+  return bpf_core_field_exists(registers->orig_ax) && registers->orig_ax == ~0ul;
 }
 
 static __always_inline bool ojo__traced(struct task_struct *task) {
@@ -2535,6 +2544,7 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   void *image = NULL;
   size_t bytes = 0;
   ojo_bpf *b;
+  if (!out) return OJO_ERR_ARGUMENT;
   *out = NULL;
   if (!desc || (!desc->tracer && !desc->list)) return OJO_OK;
   if ((fault = ojo__bpf_fault(desc)) != NULL) {
