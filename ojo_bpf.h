@@ -814,6 +814,7 @@ static __always_inline int ojo__on_state(const struct sock *sk, int old, int new
   if (new == OJO__SYN_SENT) {
     ojo__owned_by_current(c);
     ojo__begin(tp, c, now, 0);
+    c->identity.state = new; /* the socket still has the old one */
     ojo__settle(sk, c, now, 1);
   } else if (new == OJO__ESTABLISHED && !c->begun) {
     ojo__begin(tp, c, now, 2); /* passive */
