@@ -17,18 +17,22 @@ Q := @
 say = @echo '  $(1) $(2)';
 endif
 
-TOOLS    := ojo-cat
+TOOLS    := ojo-cat ojo-top
 EXAMPLES := $(patsubst examples/%.c,%,$(sort $(wildcard examples/[0-9]*.c)))
 CAT_OBJECTS := $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tools/ojo-cat.c tools/export_*.c)))
 
 # What each tool or example needs beyond libc and pthread; without it, it is left out, by name.
 # NEEDS_name := a command that succeeds if the dependency is there
+BPF_CC         ?= clang
+NEEDS_bpf      := { command -v $(BPF_CC) && echo '\#include <bpf/libbpf.h>' | $(CC) -E -x c -; }
+NEEDS_7_kernel := $(NEEDS_bpf)
+NEEDS_ojo-top  := $(NEEDS_bpf) && echo '\#include <curses.h>' | $(CC) -E -x c -
 AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(name)) >/dev/null 2>&1 && echo y),$(name)),$(name)))
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader interleave stress crash recorder kill_steps faults process
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh bench.sh readme.sh
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh bench.sh readme.sh top.sh
 ASAN_PROGRAMS := unit api reader stress recorder faults process
 TSAN_PROGRAMS := stress recorder
 
@@ -77,7 +81,7 @@ endif
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: bpf all help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
+.PHONY: all bpf help install uninstall demo bench bench-quick test test-asan test-tsan test-aarch64 test-musl test-portable test-long fuzz fuzz-afl golden clean
 .PHONY: bench-built tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
@@ -97,22 +101,26 @@ $(BUILD)/tools/%.o: tools/%.c
 $(BUILD)/ojo-cat: $(CAT_OBJECTS)
 	$(call say,LINK,$@) $(LINK) -o $@ $^ -pthread
 
+# The kernel side is in it. The screen needs the library for UTF-8 terminals.
+$(BUILD)/ojo-top: tools/ojo-top.c $(BUILD)/ojo_bpf.o
+	@mkdir -p $(BUILD)/tools
+	$(call say,CC,$@) $(COMPILE) -DOJO_TOP_OBJECT='"$(BUILD)/ojo_bpf.o"' -MF $(BUILD)/tools/ojo-top.d $(LDFLAGS) -o $@ $< -lbpf -lncursesw -ltinfo -pthread
+
 $(EXAMPLES:%=$(BUILD)/%): $(BUILD)/%: examples/%.c
 	@mkdir -p $(BUILD)/examples
-	$(call say,CC,$@) $(COMPILE) -MF $(BUILD)/examples/$*.d $(LDFLAGS) -o $@ $< -pthread
+	$(call say,CC,$@) $(COMPILE) $(FLAGS_$*) -MF $(BUILD)/examples/$*.d $(LDFLAGS) -o $@ $< $(LIBS_$*) -pthread
 
-# ---- the kernel half of ojo_bpf.h
+$(BUILD)/7_kernel: $(BUILD)/ojo_bpf.o
+FLAGS_7_kernel := -DKERNEL_SIDE='"$(BUILD)/ojo_bpf.o"'
+LIBS_7_kernel  := -lbpf
 
-# Needs clang with its BPF target and libbpf's headers; no kernel headers, no vmlinux.h.
-BPF_CLANG ?= clang
-BPF_ARCH  := $(shell $(CC) -dumpmachine)
-BPF_FLAGS := -target bpf -x c -O2 -g -Wall -I/usr/include/$(BPF_ARCH)
+# ---- the kernel side of ojo_bpf.h: one object, which the loader fits to the kernel that runs
 
-bpf: $(BUILD)/ojo_bpf.o ## build the kernel probes, build/ojo_bpf.o
+bpf: $(BUILD)/ojo_bpf.o ## compile the kernel side of ojo_bpf.h: build/ojo_bpf.o (needs clang and libbpf-dev)
 
 $(BUILD)/ojo_bpf.o: ojo_bpf.h
 	@mkdir -p $(@D)
-	$(call say,BPF,$@) $(BPF_CLANG) $(BPF_FLAGS) -c -o $@ $<
+	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -Wall -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
 
 # ---- demo
 
@@ -141,14 +149,16 @@ demo: $(BUILD)/4_transport $(BUILD)/ojo-cat ## transfer 50 MB with 1 % loss, and
 
 # ---- install
 
-install: $(BUILD)/ojo-cat ## install the headers, ojo-cat and its man page under DESTDIR/PREFIX
+INSTALLED := $(filter $(TOOLS),$(PROGRAMS))
+
+install: $(INSTALLED:%=$(BUILD)/%) ## install the headers, the tools and their man pages under DESTDIR/PREFIX
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 755 $(BUILD)/ojo-cat $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(INSTALLED:%=$(BUILD)/%) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(wildcard ojo.h ojo_reader.h ojo_bpf.h) $(DESTDIR)$(PREFIX)/include/
-	install -m 644 tools/ojo-cat.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(INSTALLED:%=tools/%.1) $(DESTDIR)$(PREFIX)/share/man/man1/
 
 uninstall: ## remove what install put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/ojo-cat $(DESTDIR)$(PREFIX)/share/man/man1/ojo-cat.1
+	rm -f $(TOOLS:%=$(DESTDIR)$(PREFIX)/bin/%) $(TOOLS:%=$(DESTDIR)$(PREFIX)/share/man/man1/%.1)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,ojo.h ojo_reader.h ojo_bpf.h)
 
 # ---- tests
@@ -270,6 +280,8 @@ fuzz-afl: ## the same with AFL++
 # program then has nothing in it but a line that says so.
 BENCH         := $(BUILD)/bench
 BENCH_BUILT   := $(addprefix $(BENCH)/,hot latency sustained reader memory growth make_trace pool pool.private)
+HAVE_BPF      := $(shell $(NEEDS_bpf) >/dev/null 2>&1 && echo y)
+BENCH_BUILT   += $(if $(HAVE_BPF),$(BENCH)/kernel $(BUILD)/ojo_bpf.o)
 RIVALS_BUILT  := $(addprefix $(BENCH)/rivals/,plain lttng spdlog)
 HAVE_LTTNG     = $(shell echo '#include <lttng/tracepoint.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo y)
 HAVE_SPDLOG    = $(shell echo '#include <spdlog/async.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1 && echo y)
@@ -292,6 +304,9 @@ $(BENCH)/rivals/spdlog_logger.o: bench/rivals/spdlog_logger.cc
 $(BENCH)/pool.private: bench/pool.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(COMPILE) -DOJO_NO_TMPFS -MF $@.d $(LDFLAGS) -o $@ $< -pthread
+$(BENCH)/kernel: bench/kernel.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $< -lbpf -pthread
 $(BENCH)/rivals/plain: bench/rivals/plain.c
 $(BENCH)/rivals/lttng: bench/rivals/lttng.c $(if $(HAVE_LTTNG),$(BENCH)/rivals/lttng_events.o)
 $(BENCH)/rivals/spdlog: bench/rivals/spdlog.c $(BENCH)/rivals/spdlog_logger.o

@@ -359,7 +359,9 @@ struct tcp_sock {
   struct minmax rtt_min;
 };
 struct nsproxy { struct net *net_ns; };
+struct thread_info { uint64_t preempt_count; }; /* aarch64 */
 struct task_struct {
+  struct thread_info thread_info;
   int pid, tgid;
   unsigned __state;
   struct task_struct *group_leader;
@@ -1380,8 +1382,14 @@ int ojo_walk_tuples(struct bpf_iter__bpf_map_elem *ctx) {
 
 /* -- the scheduler */
 
-/* Whether an interrupt is being served, in which nobody's thread does the waking. */
-static __always_inline bool ojo__in_interrupt(void) { return 0; }
+/* Whether an interrupt is being served, in which nobody's thread does the waking. x86-64 keeps the count where only
+ * kernels with all symbols let a program look: there the thread that was interrupted is named, 0 if that was the idle
+ * one. (On loopback it is the sender, in whose system call the packet is delivered.) */
+static __always_inline bool ojo__in_interrupt(void) {
+  struct task_struct *task = bpf_get_current_task_btf();
+  if (!bpf_core_field_exists(task->thread_info.preempt_count)) return 0;
+  return task->thread_info.preempt_count & 0xFF0100; /* NMI, hard interrupt, soft interrupt being served */
+}
 
 static __always_inline bool ojo__traced(struct task_struct *task) {
   uint32_t pid = task->tgid;
@@ -1503,9 +1511,9 @@ struct ojo__bpf_part {
   uint32_t needed; /* loaded if any of these is asked for */
   struct ojo__bpf_candidate candidates[2];
 };
-enum { /* those with a role below; the others are found by their place alone */
-  OJO__BPF_PART_SEND = 2, OJO__BPF_PART_RECEIVE = 3, OJO__BPF_PART_METRICS = 5, OJO__BPF_PART_CONGESTION = 6,
-  OJO__BPF_PART_UDP_OUT = 9, OJO__BPF_PART_UDP_IN = 10, OJO__BPF_PART_UDP_OWNER = 11, OJO__BPF_PART_UDP_DROP = 12,
+enum { /* those with a role of their own below */
+  OJO__BPF_PART_CONGESTION = 6,
+  OJO__BPF_PART_UDP_OUT = 9, OJO__BPF_PART_UDP_IN = 10, OJO__BPF_PART_UDP_DROP = 12,
   OJO__BPF_PART_FILES = 15, OJO__BPF_PART_OTHERS = 16, OJO__BPF_PART_FOUND = 17, OJO__BPF_PART_LIST = 18,
   OJO__BPF_PART_TUPLES = 19, OJO__BPF_PARTS = 20
 };
@@ -2038,7 +2046,10 @@ static void ojo__bpf_next(ojo_bpf *b, const struct btf *kernel, uint32_t part, c
     slot->choice++;
   }
   for (; (c = ojo__bpf_chosen(b, part)) != NULL; slot->choice++) {
+    const struct ojo__bpf_candidate *in = ojo__bpf_chosen(b, OJO__BPF_PART_UDP_IN);
     if (!ojo__bpf_exists(kernel, c)) ojo__bpf_why(slot, c, "not in this kernel");
+    else if (part == OJO__BPF_PART_UDP_DROP && (!in || in->how != OJO__BPF_INGRESS))
+      ojo__bpf_why(slot, c, "needs cgroup_skb/ingress");
     else if (ojo__bpf_is_cgroup(c) && !b->can_cgroup)
       ojo__bpf_why(slot, c, b->cgroup_fd < 0 ? "no cgroup2 filesystem is mounted" : "needs CAP_NET_ADMIN");
     else return;
@@ -2115,7 +2126,7 @@ static void *ojo__bpf_read_file(const char *path, size_t *bytes) {
       else if (n < 0 && errno == EINTR) n = 1;
     }
   } else {
-    errno = EINVAL;
+    errno = ENOEXEC;
   }
   close(fd);
   *bytes = done;
@@ -2149,6 +2160,10 @@ static ojo_result ojo__bpf_image(const ojo_bpf_desc *desc, void **image, size_t 
     if (!*image) *image = ojo__bpf_read_file(tried, bytes);
   }
   if (*image) return OJO_OK;
+  if (errno == ENOEXEC) {
+    ojo__bpf_log(&desc->logger, "the probes' object file %s is no BPF object", tried);
+    return OJO_ERR_FORMAT;
+  }
   ojo__bpf_log(&desc->logger, "can't read the probes' object file %s: %s", tried, strerror(errno));
   return errno == ENOENT ? OJO_ERR_NOT_FOUND : OJO_ERR_IO;
 }
@@ -2620,7 +2635,7 @@ OJO_API int ojo_bpf_fd(ojo_bpf *b) { return b && !b->desc.thread ? b->epoll_fd :
 OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user) {
   ojo_result result = OJO_OK;
   ojo_bpf_connection *rows, *closed;
-  size_t row_count, closed_count;
+  size_t row_count, closed_count, later;
   bool more = true;
   if (!b) return OJO_OK;
   if (!b->desc.list) return OJO_ERR_MODE;
@@ -2628,7 +2643,10 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   b->listing = true;
   b->out_of_memory = false;
   b->row_count = 0;
+  do ojo__bpf_drain(b);
+  while (b->handled >= OJO__BPF_DRAIN_MAX);
   ojo__bpf_expire(b, ojo__bpf_now());
+  closed_count = b->closed_count; /* what closes from here on is a live row now, and closed in the next listing */
   if (b->slots[OJO__BPF_PART_LIST].link && !ojo__bpf_walk(b, OJO__BPF_PART_LIST)) result = OJO_ERR_IO;
   if (b->slots[OJO__BPF_PART_TUPLES].link && !ojo__bpf_walk(b, OJO__BPF_PART_TUPLES)) result = OJO_ERR_IO;
   do ojo__bpf_drain(b);
@@ -2639,9 +2657,13 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   rows = b->rows;
   row_count = b->row_count;
   closed = b->closed;
-  closed_count = b->closed_count;
+  later = b->closed_count - closed_count;
   b->rows = b->closed = NULL;
   b->row_count = b->row_capacity = b->closed_count = b->closed_capacity = 0;
+  for (size_t i = 0; i < later; i++) {
+    if (!ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) break;
+    b->closed[b->closed_count++] = closed[closed_count + i];
+  }
   pthread_mutex_unlock(&b->lock);
   for (size_t i = 0; more && i < row_count; i++) more = fn(user, &rows[i]);
   for (size_t i = 0; more && i < closed_count; i++) more = fn(user, &closed[i]);

@@ -76,6 +76,9 @@ RIVAL_CALLS void rival_retransmit_at(ojo_tracer *t, uint64_t time, uint32_t flow
 RIVAL_CALLS void rival_mtu_updated(ojo_tracer *t, uint32_t flow, uint64_t bytes) {
   rival_at(t, 0, flow, OJO_MTU_UPDATED, bytes);
 }
+RIVAL_CALLS void rival_bind_socket(ojo_tracer *t, uint32_t flow, int fd) {
+  rival_at(t, 0, flow, OJO_SOCKET_BOUND, (uint64_t)fd);
+}
 /* What ojo_metrics_at does with the numbers that this transport has. */
 RIVAL_CALLS void rival_metrics_at(ojo_tracer *t, uint64_t time, uint32_t flow, ojo_metrics_values *last,
                                   const ojo_metrics_values *now) {
@@ -99,6 +102,7 @@ RIVAL_CALLS void rival_metrics_at(ojo_tracer *t, uint64_t time, uint32_t flow, o
 #define ojo_packet_retransmit_at rival_retransmit_at
 #define ojo_metrics_at rival_metrics_at
 #define ojo_mtu_updated rival_mtu_updated
+#define ojo_bind_socket rival_bind_socket
 #define ojo_ack_received_sized_at rival_ack_received_sized_at
 #define ojo_ack_sent_sized_at rival_ack_sent_sized_at
 #define ojo_congestion_state_at rival_congestion_state_at

@@ -1092,6 +1092,7 @@ static void start(struct connection *c, const struct options *o, int fd, struct 
     .local_address = &local.sin_addr, .remote_address = &peer.sin_addr, .address_bytes = 4,
     .local_port = ntohs(local.sin_port), .remote_port = ntohs(peer.sin_port),
     .protocol = "ojo-demo", .label = server ? "server" : "client"});
+  ojo_bind_socket(c->trace, c->flow, fd); /* by its cookie kernel probes know it */
   ojo_mtu_updated(c->trace, c->flow, o->packet_bytes);
 }
 

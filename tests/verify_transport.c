@@ -101,6 +101,7 @@ struct end {
   uint32_t stream_count;
   uint64_t sent_data, limit, granted, blocked_at, received_data;
 
+  uint64_t cookie; /* of the socket; 0: not bound yet */
   uint64_t mtu, cwnd, ssthresh, in_flight, recovery_end;
   bool recovering;
   uint64_t rtt_latest, rtt_smoothed, rtt_min, rtt_variation;
@@ -468,6 +469,7 @@ static void packet_sent(struct end *e) {
   check_received(e);
   check_numbers(e);
   if (!e->mtu) wrong(e, "PACKET_SENT before MTU_UPDATED");
+  if (!e->cookie) wrong(e, "PACKET_SENT before SOCKET_BOUND");
   if (!v->has_number || v->number == 0 || v->number > e->mtu)
     wrong(e, "a packet of %" PRIu64 " bytes", v->number);
   if (e->carried_open != p->carried + p->carried_count) wrong(e, "frames out of order");
@@ -826,6 +828,11 @@ static void connection_event(struct end *e) {
   const struct event *v = e->now;
   switch (v->type) {
   case OJO_FLOW: break;
+  case OJO_SOCKET_BOUND:
+    if (e->cookie || !v->payload || (e->peer && v->payload == e->peer->cookie))
+      wrong(e, "SOCKET_BOUND twice, or without a cookie of its own");
+    e->cookie = v->payload;
+    break;
   case OJO_MTU_UPDATED:
     e->mtu = v->payload;
     if (!e->cwnd) e->cwnd = 10 * e->mtu;
