@@ -205,8 +205,8 @@ OJO_API int ojo_bpf_fd(ojo_bpf *b);
 /* Detaches the probes, records what is still in the ring, frees everything. Before ojo_close of the tracer. */
 OJO_API ojo_result ojo_bpf_close(ojo_bpf *b);
 /* Calls fn for each live connection, and then, with .closed set, once for each that closed since the last call, until
- * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_MODE without desc.list; OJO_ERR_IO or
- * OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
+ * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_ARGUMENT without fn, OJO_ERR_MODE without
+ * desc.list, OJO_ERR_IO or OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
 OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user);
 /* Fills in up to `room` lines, one for each attach point of the probes that were asked for, and returns how many there
  * are. The text lives until ojo_bpf_close. Any thread. */
@@ -2744,6 +2744,7 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   size_t row_count, closed_count, later;
   bool more = true;
   if (!b) return OJO_OK;
+  if (!fn) return OJO_ERR_ARGUMENT;
   if (!b->desc.list) return OJO_ERR_MODE;
   pthread_mutex_lock(&b->lock);
   b->listing = true;
