@@ -1621,6 +1621,7 @@ static int attach(top *t) {
   }
   desc.tracer = t->tracer;
   desc.list = true;
+  if (!t->tracer) desc.probes = OJO_BPF_TCP_STATE | OJO_BPF_TCP_IO | OJO_BPF_UDP; /* what listings need, no more */
   desc.pids = s->pids;
   desc.pid_count = s->pid_count;
   desc.ports = s->ports;
