@@ -333,6 +333,7 @@ for i in range(50):
 for i in range(50):
     host = ("127.0.0.1", "::1")[i % 2]
     s = socket.socket(socket.AF_INET6 if i % 2 else socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((host, 20000 + 100 * seed + i))  # a port that is used again within the timeout would be the same flow
     s.connect((host, udp[host]))
     sizes = [r.randrange(9000) for _ in range(r.randrange(1, 8))]
     for size in sizes:
@@ -382,6 +383,8 @@ def test_many():
     until(lambda: sum(r["state"] == "CLOSED" for r in run.objects()) >= 400)
     time.sleep(2)
     stop.set()
+    for t in threads:
+        t.join()
     rows = run.end().objects()
     last, closes = {}, {}
     for r in rows:
