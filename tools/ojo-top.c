@@ -931,7 +931,7 @@ static void look_for_losses(top *t) {
   bool grew = now.ring_lost > t->told.ring_lost || now.missed > t->told.missed;
   if (!grew) return;
   snprintf(t->losses, sizeof t->losses,
-           "%llu kernel event%s lost (ring full), %llu missed (probe interrupted): some counts may be late or short",
+           "%llu kernel event%s lost (ring full), %llu missed (probe interrupted): closes may be told late, counts be short",
            (unsigned long long)now.ring_lost, now.ring_lost == 1 ? "" : "s", (unsigned long long)now.missed);
   t->told = now;
   if (!screen_is_on) complain("%s", t->losses);
