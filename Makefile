@@ -120,7 +120,7 @@ bpf: $(BUILD)/ojo_bpf.o ## compile the kernel side of ojo_bpf.h: build/ojo_bpf.o
 
 $(BUILD)/ojo_bpf.o: ojo_bpf.h
 	@mkdir -p $(@D)
-	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
+	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -Wall -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
 
 # ---- demo
 
@@ -179,6 +179,17 @@ $(BUILD)/ojo-cat.asan: $(wildcard tools/ojo-cat.c tools/export_*.c tools/*.h) oj
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(CC) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) $(ASAN_FLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) -pthread
 
+# The tests of ojo_bpf.h need libbpf and a clang that knows its target.
+have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
+                 echo 'int x;' | $(BPF_CLANG) -target bpf -O2 -x c -c -o /dev/null - 2>/dev/null && echo yes))
+KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:libbpf_or_clang_with_its_bpf_target_is_missing)
+
+.PHONY: kernel-built
+kernel-built: $(if $(have_bpf),$(BUILD)/tests/kernel $(BUILD)/ojo_bpf.o)
+$(BUILD)/tests/kernel: tests/kernel.c $(BUILD)/ojo_bpf.o
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $< -lbpf -pthread
+
 # "yes" if a program under the sanitizer compiles and runs here, else "no".
 $(BUILD)/asan.works: SANITIZER := address,undefined
 $(BUILD)/tsan.works: SANITIZER := thread
@@ -208,7 +219,7 @@ $(BUILD)/aarch64.works $(BUILD)/musl.works $(BUILD)/static.works: $(BUILD)/%.wor
 	sh -c '$(or $(RUN_$*),exec) $@.run' >/dev/null 2>&1; then echo yes; else echo no; fi > $@
 	@rm -f $@.c $@.run
 
-tests-built: $(PROGRAMS:%=$(BUILD)/%) $(call have,$(TEST_PROGRAMS))
+tests-built: $(PROGRAMS:%=$(BUILD)/%) $(call have,$(TEST_PROGRAMS)) kernel-built
 asan-built: $(call have,$(ASAN_PROGRAMS),.asan) $(BUILD)/ojo-cat.asan
 tsan-built: $(call have,$(TSAN_PROGRAMS),.tsan)
 aarch64-built: $(AARCH64_PARTS:%=$(BUILD)/tests/%) $(BUILD)/ojo-cat
@@ -229,7 +240,7 @@ test: tests-built $(WORKS:%=$(BUILD)/%.works) ## run every test that can run her
 	$(Q)$(MAKE) --no-print-directory portable-built
 	$(Q)$(if $(call way_works,aarch64),$(MAKE) --no-print-directory aarch64-built)
 	$(Q)$(if $(call way_works,musl),$(MAKE) --no-print-directory musl-built)
-	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS:%=$(BUILD)/tests/%) $(TEST_SCRIPTS:%=tests/%) $(PORTABLE_RUN) $(AARCH64_RUN) $(MUSL_RUN) $(ASAN_PARTS) $(TSAN_PARTS)
+	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS:%=$(BUILD)/tests/%) $(KERNEL_RUN) $(TEST_SCRIPTS:%=tests/%) $(PORTABLE_RUN) $(AARCH64_RUN) $(MUSL_RUN) $(ASAN_PARTS) $(TSAN_PARTS)
 
 test-asan: $(BUILD)/asan.works ## run the tests under address and undefined-behaviour sanitizers
 	$(Q)$(if $(asan_works),$(MAKE) --no-print-directory asan-built)

@@ -688,6 +688,18 @@ OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
   return OJO__LIKELY(__atomic_load_n(&t->clock, __ATOMIC_RELAXED) >= OJO_CLOCK_TSC) ? ojo__tick() : ojo__clock_raw(t);
 }
 
+/* Asks for a cache line to write to. The flusher has read the chunk's lines before, on another processor: without this
+ * each would cost its owner a round trip once the store buffer is full, and each page a walk through its tables.
+ * 2 KiB ahead hides both (64 to 512 bytes don't); behind a chunk's end it asks for lines of its neighbour in vain. */
+#define OJO__AHEAD_BYTES 2048
+OJO__INLINE void ojo__ahead(const unsigned char *line) {
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" : : "m"(*line)); /* the builtin asks for a line to read, unless -mprfchw is given */
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 /* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type. (`model: R1` and the like name the
  * steps of the models in tests/model/, which spin checks.)
  *
@@ -719,6 +731,7 @@ OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
     return;
   }
   ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at); /* model: R4 */
+  ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
   slot->ts = raw ? raw : ojo__raw_now(t);
   slot->type = type;
   slot->flow = flow;
@@ -1658,6 +1671,7 @@ static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, 
   bool unsorted = run->unsorted;
   while (from < to) {
     const ojo_event *in = (const ojo_event *)(const void *)from;
+    __builtin_prefetch(from + OJO__AHEAD_BYTES); /* these lines are in another processor's cache */
     uint32_t extra = in->type >> OJO_EXTENSION_SHIFT;
     uint64_t ts = ojo__to_ts(core, in->ts);
     out->ts = ts;
@@ -2657,6 +2671,8 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   if (!taking) context->lease[level].taking = index + 1;
   OJO__COMPILER_BARRIER();
   struct ojo__chunk *chunk = &core->chunks[index];
+  unsigned char *base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
+  for (unsigned at = 0; at < OJO__AHEAD_BYTES; at += 64) ojo__ahead(base + at);
   OJO__SET(&chunk->committed, 0); /* model: C4 */
   chunk->published = chunk->harvested = 0;
   chunk->batch = 0;
@@ -2678,7 +2694,7 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
    * above, and committed 0. */
   OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << OJO__LEASE_SHIFT | OJO__LEASED);
   if (ojo__recorder(core)) ojo__chain_append(core, counts, index);
-  context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
+  context->lease[level].base = base;
   context->lease[level].chunk = chunk;
   OJO__COMPILER_BARRIER();
   context->lease[level].taking = 0;
@@ -2949,6 +2965,7 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
     at = 0;
   }
   ojo_event *slot = (ojo_event *)(void *)(context->lease[level].base + at);
+  ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
   slot->ts = r->raw ? r->raw : ojo__raw_now(t);
   slot->type = r->pair ? r->type : r->type | extra << OJO_EXTENSION_SHIFT;
   slot->flow = r->flow;
@@ -3868,7 +3885,7 @@ static bool ojo__snapshot(struct ojo__core *core, const char *path) {
   pthread_mutex_lock(&core->pass_lock);
   ojo__pass_begin(core, &before);
   errno = EBADF; /* closed since */
-  bool ok = core->t->abi == OJO_ABI && ojo__snapshot_locked(core, path);
+  bool ok = OJO__LOAD(&core->t->abi) == OJO_ABI && ojo__snapshot_locked(core, path);
   int error = errno;
   ojo__pass_end(core, &before);
   errno = error;
@@ -3904,7 +3921,7 @@ static void ojo__write_in_handler(struct ojo__core *core, const char *path) {
   if (pthread_mutex_trylock(&core->pass_lock) != 0) return;
   ojo__pass_begin(core, &before);
   core->mute = true;
-  bool open = core->t->abi == OJO_ABI; /* not closed since: ojo__close waits for the lock behind that */
+  bool open = OJO__LOAD(&core->t->abi) == OJO_ABI; /* not closed since: ojo__close waits for the lock behind that */
   if (open && ojo__recorder(core)) ojo__snapshot_locked(core, path);
   else if (open) ojo__pass_locked(core, true);
   core->mute = false;
@@ -3929,7 +3946,7 @@ static void ojo__on_signal(int signo, siginfo_t *info, void *context) {
   int saved = errno;
   for (struct ojo__signal *s = OJO__LOAD(&ojo__signals); s; s = s->next) {
     struct ojo__core *core = OJO__LOAD(&s->core);
-    if (!core || s->signo != signo || core->t->abi != OJO_ABI) continue;
+    if (!core || s->signo != signo || OJO__LOAD(&core->t->abi) != OJO_ABI) continue;
     if (core->desc.no_thread) {
       ojo__write_in_handler(core, s->to_output ? NULL : s->path);
       continue;
@@ -3966,7 +3983,7 @@ static void ojo__on_crash(int signo, siginfo_t *info, void *context) {
   uint64_t begun = ojo__clock_ns(CLOCK_MONOTONIC);
   for (int wait = 0; wait < 2 && !nested; wait++) /* first all are asked, then all are waited for */
     for (struct ojo__core *core = OJO__LOAD(&ojo__cores); core; core = core->next) {
-      if (core->t->abi != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
+      if (OJO__LOAD(&core->t->abi) != OJO_ABI || !core->dump || OJO__PEEK(&core->pass_tid) == tid) continue;
       if (core->desc.no_thread || pthread_equal(pthread_self(), core->thread)) {
         if (!wait) ojo__write_in_handler(core, NULL);
       } else if (!wait) {
@@ -4809,7 +4826,7 @@ static void ojo__close_all(void) {
   for (;;) {
     pthread_mutex_lock(&ojo__lock);
     struct ojo__core *core = ojo__cores;
-    while (core && (core->closed || core->pid != pid || core->t->abi != OJO_ABI ||
+    while (core && (core->closed || core->pid != pid || OJO__LOAD(&core->t->abi) != OJO_ABI ||
                     OJO__PEEK(&core->pass_tid) == (uint32_t)syscall(SYS_gettid))) /* exit in a logger */
       core = core->next;
     pthread_mutex_unlock(&ojo__lock);
@@ -4976,7 +4993,7 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
   if (result == OJO_OK) {
     t->flow_count = &ojo__flow_count_shared;
     t->sample_below = 1024;
-    t->abi = OJO_ABI;
+    OJO__STORE(&t->abi, OJO_ABI);
     OJO__STORE(&t->mask, UINT32_MAX);
     *out = t;
   } else {

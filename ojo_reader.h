@@ -2884,14 +2884,14 @@ static void ojo__r_flow_keep(ojo_reader *r, struct ojo__r_flow *f, const unsigne
   memcpy(r->flow_text + f->text + 4, bytes, length);
 }
 /* FLOW or STREAM_OPENED tells what a flow is. Once more, with another key or parent, before it was closed:
- * two live flows share the id. `closed_ns` is compared too, as a close may stand in another thread's run. */
+ * two live flows share the id; but one that was linked to its parent may be told without one. `closed_ns` is compared too, as a close may stand in another thread's run. */
 static void ojo__r_flow_opened(ojo_reader *r, struct ojo__r_flow *f, uint8_t bit, uint64_t time,
                                uint64_t key, const ojo_flow_record *record, const unsigned char *bytes,
                                uint32_t length) {
   const uint8_t known = OJO__R_FLOW_FLOW | OJO__R_FLOW_OPENED;
   bool anew = (f->bits & OJO__R_FLOW_CLOSED) && f->closed_ns <= time;
-  bool other_parent =
-      record && (f->bits & (OJO__R_FLOW_FLOW | OJO__R_FLOW_LINKED)) && record->parent != f->parent;
+  bool linked = (f->bits & OJO__R_FLOW_LINKED) && !anew, rooted = linked && record && record->parent == 0;
+  bool other_parent = record && (linked || (f->bits & OJO__R_FLOW_FLOW)) && record->parent != f->parent && !rooted;
   if (!anew && (((f->bits & known) && key != f->key) || other_parent)) {
     f->bits |= OJO__R_FLOW_COLLISION;
     return;
@@ -2900,8 +2900,8 @@ static void ojo__r_flow_opened(ojo_reader *r, struct ojo__r_flow *f, uint8_t bit
   f->key = key;
   f->bits |= bit;
   if (record) {
-    if (f->parent != record->parent) r->chain_epoch++;
-    f->parent = record->parent;
+    if (f->parent != record->parent && !rooted) r->chain_epoch++;
+    if (!rooted) f->parent = record->parent;
     f->kind = record->kind;
     f->role = record->role;
     ojo__r_flow_keep(r, f, bytes, length);
@@ -2911,7 +2911,8 @@ static void ojo__r_flow_opened(ojo_reader *r, struct ojo__r_flow *f, uint8_t bit
 }
 static void ojo__r_flow_linked(ojo_reader *r, struct ojo__r_flow *f, uint64_t time, uint64_t parent) {
   bool anew = (f->bits & OJO__R_FLOW_CLOSED) && f->closed_ns <= time;
-  if (!anew && (f->bits & (OJO__R_FLOW_FLOW | OJO__R_FLOW_LINKED)) && f->parent != parent) {
+  /* A root may be linked to a parent that is known later: a kernel's flow whose socket is then bound. */
+  if (!anew && (f->bits & (OJO__R_FLOW_FLOW | OJO__R_FLOW_LINKED)) && f->parent != parent && f->parent != 0) {
     f->bits |= OJO__R_FLOW_COLLISION;
     return;
   }

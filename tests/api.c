@@ -6,6 +6,8 @@
 #include "ojo.h"
 #include "check.h"
 
+#include <sys/socket.h>
+
 static char dir[256], last_line[2048];
 static unsigned lines;
 static void keep_line(void *user, const char *line) {
@@ -768,6 +770,63 @@ static void test_alone(void) {
 #endif
 }
 
+/* What ojo_bpf.h builds on: which socket carries a flow, and losses of events that never reached the tracer. */
+static uint64_t told_cookie;
+static uint32_t told_flow;
+static void told_of_bind(void *user, uint32_t flow, uint64_t cookie) {
+  ++*(unsigned *)user;
+  told_flow = flow;
+  told_cookie = cookie;
+}
+
+static void test_kernel_side(void) {
+  ojo_desc d = desc_with_logger();
+  ojo_tracer *t = open_desc(&d);
+  unsigned calls = 0, seen = 0;
+  int fd = socket(AF_INET, SOCK_DGRAM, 0), file = open("/dev/null", O_RDONLY);
+  ojo__bind_hook_set(t, told_of_bind, &calls);
+  check(ojo_bind_socket(NULL, 7, -1) == OJO_OK, "bind: tracer NULL");
+  check(ojo_bind_socket(t, 7, -1) == OJO_ERR_ARGUMENT && ojo_bind_socket(t, 7, file) == OJO_ERR_ARGUMENT,
+        "bind: no socket");
+  ojo_result bound = ojo_bind_socket(t, 7, fd);
+  if (bound == OJO_ERR_NOT_FOUND && check_emulated()) {
+    check_skip("bind", "the emulator gives no socket cookies");
+  } else {
+    check(bound == OJO_OK && calls == 1 && told_flow == 7 && told_cookie, "bind: the hook is called, once");
+    ojo__bind_hook_set(t, NULL, NULL);
+    check(ojo_bind_socket(t, 8, fd) == OJO_OK && calls == 1, "bind: no hook, no call");
+  }
+  uint64_t start = t->core->file.start_monotonic_ns;
+  ojo_events_dropped_at(t, start + 5000, 12, start + 1000, start + 4000, OJO_DROP_KERNEL_RING, 3);
+  ojo_events_dropped_at(t, start + 6000, 1, 0, start + 4500, OJO_DROP_KERNEL_RING, 4); /* began before the trace */
+  ojo_events_dropped_at(t, start + 7000, 0, 1, 2, OJO_DROP_KERNEL_RING, 5);
+  ojo_events_dropped_at(NULL, 1, 1, 1, 2, OJO_DROP_KERNEL_RING, 5);
+  check(ojo_query_stats(t).dropped == 13, "losses told of are in the statistics");
+  ojo_flow_desc flow;
+  memset(&flow, 0, sizeof flow);
+  flow.kind = OJO_FLOW_SOCKET;
+  flow.key = 99;
+  flow.protocol = "tcp";
+  ojo__flow_record(t, start + 8000, 0x80000001u, &flow);
+  check(ojo_close(t) == OJO_OK, "close");
+  size_t n = load();
+  for (size_t i = 0; i < n; i++) {
+    const check_event *e = &events[i];
+    ojo_dropped gap;
+    if (e->type == OJO_SOCKET_BOUND) check(e->flow == 7 + seen && e->payload == told_cookie, "SOCKET_BOUND"), seen++;
+    if (e->type == OJO_FLOW) check(e->flow == 0x80000001u && e->payload == 99 && e->extension[4] == OJO_FLOW_SOCKET, "FLOW"), seen++;
+    if (e->type != OJO_EVENTS_DROPPED) continue;
+    memcpy(&gap, e->extension, sizeof gap);
+    bool first = e->payload == 12;
+    check(e->ts == (first ? 5000 : 6000) && gap.first_ts == (first ? 1000 : 0) && gap.last_ts == (first ? 4000 : 4500) &&
+          gap.reason == OJO_DROP_KERNEL_RING && gap.source == (first ? 3 : 4), "EVENTS_DROPPED of the kernel's ring");
+    seen++;
+  }
+  check(seen == (bound == OJO_OK ? 5u : 3u) && n == seen, "%u of %zu events", seen, n);
+  close(fd);
+  close(file);
+}
+
 int main(int argc, char **argv) {
   if (argc == 3) return alone(argv[1], argv[2]);
   test_off();
@@ -792,6 +851,7 @@ int main(int argc, char **argv) {
   test_small_memory();
   test_idle_memory();
   test_adopt();
+  test_kernel_side();
   test_alone();
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
   test_close_gives_up(); /* takes 2 * OJO__WAIT_MS: 20 s */

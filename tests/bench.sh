@@ -55,5 +55,15 @@ if needs lttng-sessiond "LTTng beside ojo"; then check "LTTng" grep -q '^rivals,
 if [ -e /usr/include/spdlog/async.h ]; then check "spdlog" grep -q '^rivals,spdlog' "$rows"
 else skipped=$((skipped + 1)); echo "skip: spdlog beside ojo: libspdlog-dev is not installed"; fi
 
+if grep -q '^kernel: left out' "$work/talk" || ! [ -x "$BUILD/bench/kernel" ]; then
+  skipped=$((skipped + 1))
+  echo "skip: the kernel probes' cost: $(grep '^kernel: left out' "$work/talk" || echo libbpf-dev or clang is not installed)"
+else
+  for name in 'tcp bulk' 'tcp ping-pong' 'udp' 'udp ping-pong' 'sustained'; do
+    check "rows of case kernel $name" grep -q "^kernel $name," "$rows"
+  done
+  check "no event of the kernel's is lost" awk -F , '$1 ~ /^kernel / && $11 > 0 { print; bad = 1 } END { exit bad }' "$rows"
+fi
+
 echo "bench: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -346,7 +346,7 @@ static void make_hostile(const char *dir) {
   extended(9002, RECORD, 3, 1, five, sizeof five);
   extended(9003, NOWHERE, 3, 1, five, sizeof five);
   event(9004, NOWHERE, 3, UINT64_MAX);
-  event(9005, 0x0400, 3, 1);
+  event(9005, 0x04FF, 3, 1);
   extended(9006, OJO_CONNECTION_CLOSED, 3, 5, rest, sizeof rest - 1);
   extended(9007, OJO_RTT_SAMPLE, 3, 5, five, sizeof five); /* its 24 bytes are there, but nonsense */
   event(9008, OJO_RTT_SAMPLE, 3, 1234567);
@@ -392,6 +392,38 @@ static void make_numbers(const char *dir) {
   save(dir, "numbers.bin");
 }
 
+/* What the kernel's probes record. */
+static void kernel_meanings(uint64_t ts) {
+  ojo_kernel_connection c = {.cookie = 77, .pid = 4242, .local_port = 443, .remote_port = 50000, .protocol = 6,
+                             .address_bytes = 4, .state = 1, .flags = OJO_KERNEL_PASSIVE, .netns = 4026531840u,
+                             .command = "nginx: \"w\"", .local = {127, 0, 0, 1}, .remote = {192, 0, 2, 1}};
+  ojo_kernel_totals totals = {1000, 2000, 3, 4, 5, 6};
+  ojo_rtt rtt = {2000000, 1000000, 300};
+  for (uint64_t i = 0; i < 14; i++) sized(ts++, OJO_KERNEL_TCP_STATE, 1, i, 1);
+  for (uint64_t i = 0; i < 6; i++) event(ts++, OJO_KERNEL_TCP_CONGESTION_STATE, 1, i);
+  extended(ts++, OJO_KERNEL_CONNECTION, 1, 77, &c, sizeof c);
+  extended(ts++, OJO_KERNEL_CONNECTION, 1, 77, &c, sizeof c - 1 - OJO_SLOT_BYTES); /* too short: as bytes */
+  c.flags = OJO_KERNEL_PARTIAL, c.address_bytes = 16, c.protocol = 17, c.local[15] = 1;
+  extended(ts++, OJO_KERNEL_CONNECTION, 1, 77, &c, sizeof c);
+  event(ts++, OJO_SOCKET_BOUND, 1, 77);
+  event(ts++, OJO_KERNEL_TCP_SEND, 1, 20000);
+  sized(ts++, OJO_KERNEL_TCP_RETRANSMIT, 1, 1, 5);
+  sized(ts++, OJO_KERNEL_TCP_RETRANSMIT, 1, 2, 7);
+  extended(ts++, OJO_KERNEL_TCP_RTT, 1, 2000000, &rtt, sizeof rtt);
+  sized(ts++, OJO_KERNEL_TCP_CWND, 1, 14480, 10);
+  event(ts++, OJO_KERNEL_TCP_RESET_SENT, 1, 0);
+  extended(ts++, OJO_KERNEL_TCP_FINISHED, 1, 0, &totals, sizeof totals);
+  sized(ts++, OJO_KERNEL_UDP_SEND, 1, 1200, 1);
+  sized(ts++, OJO_KERNEL_UDP_DROP, 1, 2400, 2);
+  extended(ts++, OJO_KERNEL_UDP_FINISHED, 1, 0, &totals, sizeof totals);
+  sized(ts++, OJO_KERNEL_OFF_CPU, 0, 99, 0);
+  sized(ts++, OJO_KERNEL_OFF_CPU, 0, 99, 1);
+  sized(ts++, OJO_KERNEL_ON_CPU, 0, 99, 1500);
+  sized(ts++, OJO_KERNEL_ON_CPU, 0, 99, 0);
+  sized(ts++, OJO_KERNEL_WAKEUP, 0, 99, 98);
+  sized(ts, OJO_KERNEL_WAKEUP, 0, 99, 0);
+}
+
 /* One event of every state, and other types whose meaning `text` spells out. */
 static void make_meanings(const char *dir) {
   uint64_t ts = 0;
@@ -427,6 +459,7 @@ static void make_meanings(const char *dir) {
   event(ts++, OJO_LOSS_TIMER_SET, 1, 999999);
   event(ts++, OJO_LOSS_TIMER_SET, 1, UINT64_MAX);
   for (uint32_t i = 0; i < 11; i++, ts++) dropped(ts, ts + 1000, i + 1, i);
+  kernel_meanings(ts);
   run_end();
   save(dir, "meanings.bin");
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Runs the examples that end by themselves, on and off, and looks at what they recorded. examples/4 has
-# tests/transport.sh. All examples compile without a warning, by gcc and clang, as C11 and gnu11.
+# tests/transport.sh. All examples compile without a warning, by gcc and clang, as C11 and gnu11; examples/7 needs libbpf
+# and clang for that, and root to run.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
@@ -17,6 +18,13 @@ fail() {
   [ $# -lt 2 ] || head -n 20 "$2"
 }
 
+no_bpf=
+[ -f "$BUILD/ojo_bpf.o" ] && echo '#include <bpf/libbpf.h>' | ${CC:-cc} -E -x c - >/dev/null 2>&1 || no_bpf=y
+if [ $no_bpf ]; then
+  skipped=$((skipped + 1))
+  echo "skip: 7_kernel: libbpf-dev or clang is not installed"
+fi
+
 for compiler in gcc clang; do
   if ! command -v $compiler >/dev/null 2>&1; then
     skipped=$((skipped + 1))
@@ -24,8 +32,9 @@ for compiler in gcc clang; do
     continue
   fi
   for file in examples/*.c; do
+    [ $file = examples/7_kernel.c ] && [ $no_bpf ] && continue
     for standard in c11 gnu11; do
-      if $compiler -std=$standard $strict -O2 -I. -c -o "$work/object.o" "$file" > "$work/output" 2>&1; then pass
+      if $compiler -std=$standard $strict -O2 -I. -DKERNEL_SIDE="\"$BUILD/ojo_bpf.o\"" -c -o "$work/object.o" "$file" > "$work/output" 2>&1; then pass
       else fail "$compiler -std=$standard $file" "$work/output"; fi
     done
   done
@@ -78,6 +87,95 @@ lines 6 ',RTT_SAMPLE,CongestionControl,412000000,' 1
 lines 6 ',EVENTS_DROPPED,Meta,' 1
 kept=$(grep -c ',PACKET_SENT,' "$work/6.csv")
 if [ "$kept" -gt 120000 ]; then pass; else fail "6_flight_recorder: only $kept packets kept in 8 MiB"; fi
+
+# Kernel and application in one trace. Random losses: what is checked holds for any.
+story() { # what the CSV of the whole run must show; prints what it does not
+  awk -F , -v bytes=1048576 '
+    function wrong(what) { print "line " NR ": " what ": " $0; bad = 1 }
+    NR == FNR { # the flows by their names, in our trace
+      if ($4 == "FLOW" && $8 ~ /label=sender$/) sender = $2
+      if ($4 == "FLOW" && $8 ~ /label=receiver$/) receiver = $2
+      if ($4 == "SOCKET_BOUND" && $2 == sender) bound = 1
+      next
+    }
+    $2 == sender && $4 == "OFFSET_SENT" { if (asked != given) wrong("a send within another"); asked = $8; at = $1; calls++ }
+    $2 == sender && $4 == "KERNEL_TCP_SEND" {
+      taken += $6; sends++
+      if (asked == given || taken > asked) wrong("the kernel took what the program did not give")
+    }
+    $2 == sender && $4 == "SEND_RETURNED" {
+      given = $6
+      if (given != asked || given != taken) wrong("the kernel took " taken " bytes, the program gave " asked)
+    }
+    $2 == sender && $4 == "KERNEL_TCP_RETRANSMIT" {
+      again += $6; total = $8
+      if (established && !sends) wrong("sent again before it was sent")
+    }
+    $2 == sender && $4 == "KERNEL_TCP_STATE" && $6 == 1 { established = 1 }
+    $2 == sender && $4 == "KERNEL_TCP_RTT" { rtt++ }
+    $2 == sender && $4 == "KERNEL_TCP_CWND" { cwnd++ }
+    $2 == sender && $4 == "KERNEL_TCP_CONGESTION_STATE" { congestion++ }
+    $2 == sender && $4 == "KERNEL_CONNECTION" { connection = $8 }
+    $2 == receiver && $4 == "KERNEL_TCP_RECEIVE" { got += $6; if (got > taken) wrong("received before it was sent") }
+    $2 == receiver && $4 == "OFFSET_RECEIVED" { if ($8 != got) wrong("the kernel gave " got " bytes") }
+    $2 == sender && $4 == "KERNEL_TCP_FINISHED" { finished = $8 }
+    END {
+      if (!bound) wrong("no SOCKET_BOUND")
+      if (!established) wrong("no ESTABLISHED on the flow of the sender")
+      if (connection !~ /7000/ || connection !~ /7_kernel/) wrong("KERNEL_CONNECTION: " connection)
+      if (sends != calls || taken != bytes) wrong(sends " sends by the kernel of " taken " bytes, " calls " by the program")
+      if (got != bytes) wrong(got " bytes received")
+      if (!again || again != total) wrong(again " segments sent again, in total " total)
+      if (!rtt || !cwnd || !congestion) wrong("no RTT, window or congestion state")
+      if (finished !~ "bytes_out=" bytes "( |$)" || finished !~ "retransmits=" again "( |$)") wrong("KERNEL_TCP_FINISHED: " finished)
+      exit bad
+    }' "$1" "$1"
+}
+in_order() { # the story of the one segment, as its command prints it
+  awk '
+    function next_is(n, ok) { if (step == n - 1 && ok) step = n }
+    { next_is(1, /OFFSET_SENT/); next_is(2, / KERNEL_TCP_SEND/); next_is(3, /KERNEL_TCP_RETRANSMIT/)
+      next_is(4, /KERNEL_TCP_(RTT|CWND)/); next_is(5, /KERNEL_TCP_RECEIVE/); next_is(6, /OFFSET_RECEIVED/) }
+    END { if (step != 6) { print "the story ends at step " step; exit 1 } }' "$1"
+}
+if [ ! $no_bpf ]; then
+  OJO_DIR="$work/7" "$BUILD/7_kernel" > "$work/7.out" 2>&1
+  status=$?
+  if [ $status = 77 ]; then
+    skipped=$((skipped + 1))
+    echo "skip: 7_kernel: $(sed 's/^7_kernel: left out: //' "$work/7.out")"
+  else
+    if [ $status = 0 ] && grep -q 'tcp: received .* verified' "$work/7.out"; then pass
+    else fail "7_kernel: exit code $status" "$work/7.out"; fi
+    if grep -q ' events of the kernel.s, 0 lost' "$work/7.out"; then pass; else fail "7_kernel: lost events" "$work/7.out"; fi
+    trace=$(sed -n 's/.*ojo-cat .*--trace \([0-9a-f]*\) .*/\1/p' "$work/7.out" | head -n 1)
+    if "$BUILD/ojo-cat" -f csv --strict --trace "$trace" "$work/7" > "$work/7.csv" 2> "$work/output"; then pass
+    else fail "7_kernel: its trace is whole" "$work/output"; fi
+    if story "$work/7.csv" > "$work/output"; then pass; else fail "7_kernel: what the kernel did" "$work/output"; fi
+
+    # The commands that it prints: each works, and the first one tells the story.
+    n=0
+    grep '^  ojo-cat ' "$work/7.out" > "$work/7.commands"
+    while read -r command; do
+      n=$((n + 1))
+      if sh -c "$BUILD/$command" > "$work/7.told$n" 2> "$work/output" && [ -s "$work/7.told$n" ]; then pass
+      else fail "7_kernel: $command" "$work/output"; fi
+    done < "$work/7.commands"
+    if [ $n -ge 4 ]; then pass; else fail "7_kernel: $n commands" "$work/7.out"; fi
+    if in_order "$work/7.told1" > "$work/output"; then pass
+    else cat "$work/7.told1" >> "$work/output"; fail "7_kernel: the story in order" "$work/output"; fi
+
+    # Example 4's sockets: bound in its traces, seen by the kernel's probes in ours.
+    "$BUILD/ojo-cat" -f csv --type SOCKET_BOUND,KERNEL_CONNECTION "$work/7" > "$work/7.udp" 2> /dev/null
+    if awk -F , '
+      $4 == "SOCKET_BOUND" { bound[$6] = 1; n++ }
+      $4 == "KERNEL_CONNECTION" && /4_transport/ && /7001/ { seen[$6] = 1 }
+      END { for (c in seen) { if (c in bound) same++ } exit !(n == 4 && same == 2) }' "$work/7.udp"; then pass
+    else fail "7_kernel: example 4's sockets" "$work/7.udp"; fi
+    if grep -q ',KERNEL_UDP_SEND,' "$work/7.csv" && grep -q ',KERNEL_UDP_RECEIVE,' "$work/7.csv"; then pass
+    else fail "7_kernel: no UDP in its trace"; fi
+  fi
+fi
 
 if [ $skipped = 0 ]; then echo "examples: $passed passed, $failed failed"
 else echo "examples: $passed passed, $failed failed, $skipped skipped"; fi

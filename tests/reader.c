@@ -1312,14 +1312,20 @@ static void test_flows(void) {
   made_flow(&m, 9, 90, 1, 0, 1, 1, "", "");
   made_event(&m, 9, OJO_CONNECTION_CLOSED, 90, 0);
   made_flow(&m, 9, 90, 2, 0, 1, 1, "quic", "reused, with a longer label"); /* fine */
+  made_flow(&m, 9, 100, 5, 0, 5, 0, "tcp", "socket"); /* a root that is linked later: fine, also told again */
+  made_event(&m, 9, OJO_STREAM_LINK_PARENT, 100, 110);
+  made_flow(&m, 9, 100, 5, 0, 5, 0, "tcp", "socket");
+  made_flow(&m, 9, 100, 5, 110, 5, 0, "tcp", "socket");
   made_event(&m, 10, OJO_PACKET_SENT, 10, 0);
   made_event(&m, 10, OJO_PACKET_SENT, 20, 0);
   made_event(&m, 10, OJO_PACKET_SENT, 30, 0);
   made_event(&m, 10, OJO_PACKET_SENT, 0, 0);
   made_dropped(&m, 10, 10, 5, 1);
   ojo_reader *r = open_made(&m);
-  EXPECT_EQUAL(ojo_reader_flow_count(r), 10);
-  const ojo_reader_flow_info *f = ojo_reader_flow(r, 10);
+  EXPECT_EQUAL(ojo_reader_flow_count(r), 11);
+  const ojo_reader_flow_info *f = ojo_reader_flow(r, 100);
+  EXPECT(f && f->parent == 110 && f->kind == OJO_FLOW_SOCKET && !f->collision);
+  f = ojo_reader_flow(r, 10);
   EXPECT(f && f->key == 99 && f->kind == 1 && f->role == 2 && f->parent == 0 && f->events == 2);
   EXPECT(f && f->first_ns == UNIX + 1 && f->last_ns == UNIX + 10 && f->local_port == 443 &&
          !f->collision);
@@ -1340,7 +1346,7 @@ static void test_flows(void) {
   EXPECT(f && f->key == 2 && strcmp(f->label, "reused, with a longer label") == 0 && !f->collision);
   f = ojo_reader_flow(r, 80);
   EXPECT(f && f->collision && f->parent == 10);
-  EXPECT(!ojo_reader_flow(r, 0) && !ojo_reader_flow(r, 12345) && !ojo_reader_flow_at(r, 10) &&
+  EXPECT(!ojo_reader_flow(r, 0) && !ojo_reader_flow(r, 12345) && !ojo_reader_flow_at(r, 11) &&
          !ojo_reader_flow_in(r, 3, 10));
   ojo_reader_close(r);
 

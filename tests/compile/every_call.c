@@ -64,6 +64,8 @@ int every_call(ojo_tracer *t) {
   now.cwnd = 9;
   ojo_metrics_at(t, stamp, flow, &last, &now), n += 1;
   ojo_flow_close(t, flow, ojo_unwrap(1, 2, 8), "done"), n += 1;
+  ojo_events_dropped_at(t, stamp, 3, 1, 2, OJO_DROP_KERNEL_RING, 4), n += 1;
+  if (ojo_bind_socket(t, flow, -1) == OJO_OK && ojo_query_stats(t).chunks) n = -1000; /* -1 is no socket */
   (void)ojo_recover(NULL);
   ojo_enable(t, OJO_CATEGORY_ALL);
   ojo_sample_flows(t, 1);
