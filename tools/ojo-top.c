@@ -897,6 +897,7 @@ static row **shown_rows(top *t, size_t *count) {
 static bool arrange(top *t, bool closed_only, bool sorted) {
   size_t count, kept = 0;
   row **rows = shown_rows(t, &count);
+  t->item_count = 0;
   if (count > t->item_room) {
     item *items = realloc(t->items, count * 2 * sizeof *items);
     if (!items) return false;
