@@ -135,7 +135,7 @@ typedef struct ojo_bpf_prefix { /* network order; an address as such has bits 32
 
 typedef struct ojo_bpf_desc { /* zero is the default */
   ojo_tracer *tracer;         /* where events go; NULL: none are (listings only, with .list) */
-  const char *object_path;    /* NULL and no image: "ojo_bpf.o" beside the program's file, then PREFIX/lib/ojo/ojo_bpf.o */
+  const char *object_path;    /* NULL and no image: ojo_bpf.o beside the program's file, or in PREFIX/lib/ojo/ */
   const void *object;         /* or an image in memory, of object_bytes; needed until ojo_bpf_open returns */
   size_t object_bytes;
   uint32_t probes;            /* 0: OJO_BPF_TCP | OJO_BPF_UDP */
@@ -192,7 +192,8 @@ typedef struct ojo_bpf_stats { /* counts since ojo_bpf_open */
 
 #ifndef OJO_DISABLE
 /* Loads and attaches the probes, and tells of the connections that are there. Without a tracer and a list there is
- * nothing to do: *out is NULL, OJO_OK. On an error *out is NULL too, and a log line says why. Takes 0.1 s. Thread-safe. */
+ * nothing to do: *out is NULL, OJO_OK. On an error *out is NULL too, and a log line says why; OJO_ERR_ARGUMENT without
+ * `out`. Takes 0.1 s. Thread-safe. */
 OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc);
 /* Waits until there are events, at most timeout_ms (negative: for ever), records them, and does what is due: call it
  * at least each 100 ms. Returns how many it took, 0 at the timeout or after a signal, or a negative ojo_result
@@ -204,8 +205,8 @@ OJO_API int ojo_bpf_fd(ojo_bpf *b);
 /* Detaches the probes, records what is still in the ring, frees everything. Before ojo_close of the tracer. */
 OJO_API ojo_result ojo_bpf_close(ojo_bpf *b);
 /* Calls fn for each live connection, and then, with .closed set, once for each that closed since the last call, until
- * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_MODE without desc.list; OJO_ERR_IO or
- * OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
+ * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_ARGUMENT without fn, OJO_ERR_MODE without
+ * desc.list, OJO_ERR_IO or OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
 OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user);
 /* Fills in up to `room` lines, one for each attach point of the probes that were asked for, and returns how many there
  * are. The text lives until ojo_bpf_close. Any thread. */
@@ -220,7 +221,8 @@ OJO__NOTHING(ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc)) {
 OJO__NOTHING(int ojo_bpf_poll(ojo_bpf *b, int timeout_ms)) { return (void)b, (void)timeout_ms, 0; }
 OJO__NOTHING(int ojo_bpf_fd(ojo_bpf *b)) { return (void)b, -1; }
 OJO__NOTHING(ojo_result ojo_bpf_close(ojo_bpf *b)) { return (void)b, OJO_OK; }
-OJO__NOTHING(ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user)) {
+OJO__NOTHING(ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c),
+                                            void *user)) {
   return (void)b, (void)fn, (void)user, OJO_OK;
 }
 OJO__NOTHING(size_t ojo_bpf_query_probes(ojo_bpf *b, ojo_bpf_probe_info *info, size_t room)) {
@@ -254,7 +256,6 @@ typedef __UINT64_TYPE__ uint64_t;
 #if (defined(__bpf__) || (defined(OJO_BPF_IMPLEMENTATION) && !defined(OJO_DISABLE))) && !defined(OJO__BPF_SHARED)
 #define OJO__BPF_SHARED
 #define OJO__BPF_PROBES 9
-#define OJO__BPF_ABI 1u /* of everything in this section: an object file of another one is refused */
 
 enum ojo__bpf_limits {
   OJO__BPF_PIDS_MAX = 4096,
@@ -279,7 +280,7 @@ enum ojo__bpf_record {
   OJO__BPF_METRICS = 2 /* struct ojo__bpf_metrics */
 };
 #define OJO__BPF_SIZED 0x80000000u /* of event.type: `size` counts */
-#define OJO__BPF_QUIET 0x40000000u /* for listings only: not for the tracer */
+#define OJO__BPF_QUIET 0x40000000u /* of FINISHED: its owner has turned out to be one that the filter leaves out */
 
 struct ojo__bpf_event { /* every record in the ring begins with it */
   uint64_t time_ns;     /* CLOCK_MONOTONIC */
@@ -373,6 +374,11 @@ struct ojo__bpf_config {
   uint64_t ring_mark;     /* bytes in the ring that wake the reader */
   uint64_t ring_half;     /* bytes at which a listing's walk pauses */
 };
+
+/* Of everything in this section: an object file of another one is refused. Raise the 1 if sizes don't change. */
+#define OJO__BPF_ABI                                                                                             \
+  (uint32_t)(1 + sizeof(struct ojo__bpf_config) * 7 + sizeof(struct ojo__bpf_row) * 1009 +                       \
+             sizeof(struct ojo__bpf_metrics) * 100003 + sizeof(struct ojo__bpf_tuple) * 1000003)
 
 struct ojo__bpf_lost { /* of one probe. Written by any CPU with atomic adds, read by the loader */
   uint64_t count;
@@ -850,7 +856,7 @@ static __noinline int ojo__finish(struct tcp_sock *tp, struct ojo__tcp *c, uint6
   row = bpf_ringbuf_reserve(&ojo_ring, sizeof *row, 0);
   if (!row) return ojo__lost(OJO__P_STATE, now);
   row->event.time_ns = now;
-  row->event.type = OJO__E_TCP_FINISHED | (ojo_config.trace && c->wanted ? 0 : OJO__BPF_QUIET);
+  row->event.type = OJO__E_TCP_FINISHED | (c->wanted ? 0 : OJO__BPF_QUIET);
   row->event.flow = c->flow;
   row->event.value = 0;
   row->event.size = 0;
@@ -1012,7 +1018,8 @@ int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size,
   return ojo__on_io(sk, length, 1);
 }
 SEC("fexit/tcp_recvmsg")
-int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes, int length) {
+int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes,
+             int length) {
   return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
 }
 
@@ -1354,7 +1361,8 @@ static __always_inline uint32_t ojo__udp_offset(struct __sk_buff *skb) {
   return 0;
 }
 
-static __always_inline int ojo__tuple_key(struct __sk_buff *skb, uint32_t at, uint32_t out, struct ojo__bpf_tuple_key *key) {
+static __always_inline int ojo__tuple_key(struct __sk_buff *skb, uint32_t at, uint32_t out,
+                                          struct ojo__bpf_tuple_key *key) {
   uint16_t ports[2];
   uint64_t *source = out ? key->local : key->remote, *target = out ? key->remote : key->local;
   if (bpf_skb_load_bytes(skb, at, ports, 4) < 0) return 0;
@@ -1483,7 +1491,7 @@ static __always_inline bool ojo__in_interrupt(void) {
   uint64_t frame, stack = (uint64_t)task->stack;
   if (bpf_core_field_exists(task->thread_info.preempt_count))
     return task->thread_info.preempt_count & 0xFF0100; /* NMI, hard interrupt, soft interrupt being served */
-  __asm__ volatile("%0 = r10\n%0 -= %1" : "=&r"(frame) : "r"(task)); /* the verifier takes the difference for a number */
+  __asm__ volatile("%0 = r10\n%0 -= %1" : "=&r"(frame) : "r"(task)); /* to the verifier the difference is a number */
   if (frame + bpf_get_current_task() - stack >= OJO__STACK_BYTES) return 1;
   struct pt_regs *registers = (struct pt_regs *)bpf_task_pt_regs(task);
   return bpf_core_field_exists(registers->orig_ax) && registers->orig_ax == ~0ul;
@@ -1641,7 +1649,8 @@ static const struct ojo__bpf_part ojo__bpf_parts[OJO__BPF_PARTS] = {
    {{"ojo_udp_out", OJO__BPF_EGRESS, "egress"}, {"ojo_send", OJO__BPF_TP, "sock_send_length"}}},
   {"udp_receive", OJO_BPF_UDP_IO, OJO_BPF_UDP,
    {{"ojo_udp_in", OJO__BPF_INGRESS, "ingress"}, {"ojo_receive", OJO__BPF_TP, "sock_recv_length"}}},
-  {"udp_owner", OJO_BPF_UDP_IO, OJO_BPF_UDP, {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}, {NULL, OJO__BPF_TP, NULL}}},
+  {"udp_owner", OJO_BPF_UDP_IO, OJO_BPF_UDP,
+   {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}, {NULL, OJO__BPF_TP, NULL}}},
   {"udp_drop", OJO_BPF_UDP_DROP, OJO_BPF_UDP, /* what was dropped was not received: the counts need it too */
    {{"ojo_udp_drop", OJO__BPF_TP, "udp_fail_queue_rcv_skb"}, {NULL, OJO__BPF_TP, NULL}}},
   {"scheduler_switch", OJO_BPF_SCHEDULER, OJO_BPF_SCHEDULER,
@@ -1689,6 +1698,7 @@ struct ojo_bpf {
   bool listing, out_of_memory, told_full, told_closed;
   struct ojo__bpf_tuple_key *expired; /* found by a walk, to be removed after it */
   size_t expired_count, expired_capacity;
+  char heard[192];            /* what libbpf said last, while opening */
   uint64_t handled;           /* in this turn */
   uint64_t events, missed, lost[OJO__BPF_PROBES], lost_sum, missed_at_ns, expired_at_ns;
   pthread_t thread;
@@ -1710,7 +1720,7 @@ static void ojo__bpf_log(const ojo_logger *logger, const char *format, ...) {
 
 /* libbpf writes to stderr, and its hint about ulimit -l misleads. While this thread loads, its talk ends here; what
  * the last line of a verifier's log says is the reason. Other threads' talk goes where it went. */
-static __thread char *ojo__bpf_heard; /* 192 bytes; NULL: not ours */
+static __thread char *ojo__bpf_heard; /* ojo_bpf.heard; NULL: not ours */
 static libbpf_print_fn_t ojo__bpf_print_before;
 
 /* The line that says why: of a verifier's log the last one before its statistics. */
@@ -1739,7 +1749,7 @@ static int ojo__bpf_print(enum libbpf_print_level level, const char *format, va_
   text = (char *)malloc((size_t)length + 1);
   if (!text) return 0;
   vsnprintf(text, (size_t)length + 1, format, arguments);
-  ojo__bpf_hear(ojo__bpf_heard, 192, text);
+  ojo__bpf_hear(ojo__bpf_heard, sizeof(((ojo_bpf *)NULL)->heard), text);
   free(text);
   return 0;
 }
@@ -1826,7 +1836,8 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie) {
   if (log) ojo__bpf_log(&b->desc.logger, "more sockets are bound than the table holds: later ones are linked only");
 }
 
-static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id, uint32_t parent) {
+static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id,
+                          uint32_t parent) {
   char command[17] = "";
   ojo_flow_desc desc;
   memset(&desc, 0, sizeof desc);
@@ -1936,8 +1947,8 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   ojo__bpf_remove(&b->announced, flow);
   if (type == OJO_KERNEL_TCP_FINISHED) ojo__bpf_remove(&b->bound, row->identity.cookie);
   pthread_mutex_unlock(&b->table_lock);
-  if (!(row->event.type & OJO__BPF_QUIET))
-    ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
+  if (row->event.type & OJO__BPF_QUIET) return;
+  ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
   if (!b->desc.list) return;
   if (b->closed_count < OJO__BPF_CLOSED_MAX &&
       ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) {
@@ -2080,7 +2091,7 @@ static void ojo__bpf_expire(ojo_bpf *b, uint64_t now) {
     if (bpf_map_lookup_and_delete_elem(b->tuples_fd, &b->expired[i], &tuple) < 0) continue;
     memset(&row, 0, sizeof row);
     row.event.time_ns = now;
-    row.event.type = (uint32_t)OJO_KERNEL_UDP_FINISHED | (b->desc.tracer ? 0 : OJO__BPF_QUIET);
+    row.event.type = (uint32_t)OJO_KERNEL_UDP_FINISHED;
     row.event.flow = tuple.flow;
     row.identity = tuple.identity;
     row.totals = tuple.totals;
@@ -2343,27 +2354,26 @@ static struct bpf_object *ojo__bpf_load(ojo_bpf *b, const void *image, size_t by
  * candidate: one that this kernel refuses does not fail the others. */
 static ojo_result ojo__bpf_load_best(ojo_bpf *b, const struct btf *kernel, const void *image, size_t bytes) {
   for (int attempt = 0; attempt < 4; attempt++) {
-    char heard[192] = "";
     bool changed = false;
-    ojo__bpf_heard = heard;
+    b->heard[0] = 0;
     b->object = ojo__bpf_load(b, image, bytes, NULL);
     if (b->object) return OJO_OK;
     if (errno == ENOEXEC) {
       ojo__bpf_log(&b->desc.logger, "the probes' object file is none, or of another version of ojo_bpf.h%s%s",
-                   heard[0] ? ": " : "", heard);
+                   b->heard[0] ? ": " : "", b->heard);
       return OJO_ERR_FORMAT;
     }
     for (uint32_t i = 0; i < OJO__BPF_PARTS; i++) {
       const struct ojo__bpf_candidate *c = ojo__bpf_chosen(b, i);
       struct bpf_object *alone;
       if (!c) continue;
-      heard[0] = 0;
+      b->heard[0] = 0;
       alone = ojo__bpf_load(b, image, bytes, c->program);
       if (alone) {
         bpf_object__close(alone);
         continue;
       }
-      ojo__bpf_next(b, kernel, i, heard[0] ? heard : strerror(errno));
+      ojo__bpf_next(b, kernel, i, b->heard[0] ? b->heard : strerror(errno));
       changed = true;
     }
     if (!changed) break;
@@ -2390,7 +2400,6 @@ static struct bpf_link *ojo__bpf_attach(ojo_bpf *b, struct bpf_program *program,
 
 /* Attaches everything. false: a part had to give up its candidate, and all must be loaded anew. */
 static bool ojo__bpf_attach_all(ojo_bpf *b, const struct btf *kernel) {
-  char heard[192];
   for (uint32_t i = 0; i < OJO__BPF_PARTS; i++) {
     const struct ojo__bpf_candidate *c = ojo__bpf_chosen(b, i);
     struct ojo__bpf_slot *slot = &b->slots[i];
@@ -2400,8 +2409,6 @@ static bool ojo__bpf_attach_all(ojo_bpf *b, const struct btf *kernel) {
     for (uint32_t j = 0; j < i; j++)
       if (b->slots[j].link && b->slots[j].program == slot->program) slot->shared = true;
     if (slot->shared) continue;
-    heard[0] = 0;
-    ojo__bpf_heard = heard;
     slot->link = slot->program ? ojo__bpf_attach(b, slot->program, c) : NULL;
     if (slot->link) continue;
     ojo__bpf_next(b, kernel, i, slot->program ? strerror(errno) : "not in the object file");
@@ -2628,7 +2635,6 @@ static ojo_result ojo__bpf_open_quietly(ojo_bpf *b, const void *image, size_t by
 
 OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   ojo_result result = OJO_ERR_MEMORY;
-  char heard[192] = "";
   const char *fault;
   void *image = NULL;
   size_t bytes = 0;
@@ -2655,7 +2661,7 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   }
   if (result == OJO_OK) {
     pthread_mutex_lock(&ojo__bpf_open_lock);
-    ojo__bpf_heard = heard;
+    ojo__bpf_heard = b->heard;
     ojo__bpf_print_before = libbpf_set_print(ojo__bpf_print);
     result = ojo__bpf_open_quietly(b, image, bytes);
     libbpf_set_print(ojo__bpf_print_before);
@@ -2711,7 +2717,8 @@ static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms) {
     uint64_t ticks, handled;
     int wait = OJO__BPF_DRAIN_MS, n;
     now = ojo__bpf_now();
-    if (timeout_ms >= 0 && now + (uint64_t)wait * 1000000 > until) wait = now < until ? (int)((until - now + 999999) / 1000000) : 0;
+    if (timeout_ms >= 0 && now + (uint64_t)wait * 1000000 > until)
+      wait = now < until ? (int)((until - now + 999999) / 1000000) : 0;
     n = epoll_wait(b->epoll_fd, events, 2, wait);
     if (n < 0 && errno != EINTR) return OJO_ERR_IO;
     if (read(b->timer_fd, &ticks, sizeof ticks) < 0 && errno != EAGAIN && errno != EINTR) return OJO_ERR_IO;
@@ -2737,6 +2744,7 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   size_t row_count, closed_count, later;
   bool more = true;
   if (!b) return OJO_OK;
+  if (!fn) return OJO_ERR_ARGUMENT;
   if (!b->desc.list) return OJO_ERR_MODE;
   pthread_mutex_lock(&b->lock);
   b->listing = true;

@@ -298,6 +298,7 @@ static inline void send_bytes(int fd, size_t bytes) { /* in sends of at most 16 
   static const char zeros[16384];
   while (bytes) {
     ssize_t sent = send(fd, zeros, bytes < sizeof zeros ? bytes : sizeof zeros, MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) give_up("send");
     bytes -= (size_t)sent;
   }
@@ -306,6 +307,7 @@ static inline void receive_bytes(int fd, size_t bytes) {
   char buffer[65536];
   while (bytes) {
     ssize_t got = recv(fd, buffer, bytes < sizeof buffer ? bytes : sizeof buffer, 0);
+    if (got < 0 && errno == EINTR) continue; /* another thread's system() lets SIGCHLD come here */
     if (got <= 0) give_up("recv gave %zd", got);
     bytes -= (size_t)got;
   }
