@@ -122,7 +122,7 @@ static inline bool in_child(const char *name, unsigned attempts, void (*run)(voi
     memset(counts, 0, sizeof *counts);
     pid_t pid = fork_named("kernel");
     if (pid == 0) {
-      check__passed = check__failed = check__skipped = 0;
+      check__passed = check__failed = check__skipped = 0, programs_missed = 0;
       alarm(120);
       run(argument);
       fflush(stdout);
