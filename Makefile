@@ -182,10 +182,9 @@ $(BUILD)/ojo-cat.asan: $(wildcard tools/ojo-cat.c tools/export_*.c tools/*.h) oj
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(CC) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) $(ASAN_FLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) -pthread
 
-# The tests of ojo_bpf.h need libbpf and a clang that knows its target.
-have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
-                 echo 'int x;' | $(BPF_CLANG) -target bpf -O2 -x c -c -o /dev/null - 2>/dev/null && echo yes))
-KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:libbpf_or_clang_with_its_bpf_target_is_missing)
+# The tests of ojo_bpf.h.
+have_bpf    := $(shell $(NEEDS_bpf) >/dev/null 2>&1 && echo yes)
+KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:clang_or_libbpf_is_missing)
 
 .PHONY: kernel-built
 kernel-built: $(if $(have_bpf),$(BUILD)/tests/kernel $(BUILD)/ojo_bpf.o)
