@@ -2620,7 +2620,7 @@ OJO_API int ojo_bpf_fd(ojo_bpf *b) { return b && !b->desc.thread ? b->epoll_fd :
 OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user) {
   ojo_result result = OJO_OK;
   ojo_bpf_connection *rows, *closed;
-  size_t row_count, closed_count;
+  size_t row_count, closed_count, later;
   bool more = true;
   if (!b) return OJO_OK;
   if (!b->desc.list) return OJO_ERR_MODE;
@@ -2628,7 +2628,10 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   b->listing = true;
   b->out_of_memory = false;
   b->row_count = 0;
+  do ojo__bpf_drain(b);
+  while (b->handled >= OJO__BPF_DRAIN_MAX);
   ojo__bpf_expire(b, ojo__bpf_now());
+  closed_count = b->closed_count; /* what closes from here on is a live row now, and closed in the next listing */
   if (b->slots[OJO__BPF_PART_LIST].link && !ojo__bpf_walk(b, OJO__BPF_PART_LIST)) result = OJO_ERR_IO;
   if (b->slots[OJO__BPF_PART_TUPLES].link && !ojo__bpf_walk(b, OJO__BPF_PART_TUPLES)) result = OJO_ERR_IO;
   do ojo__bpf_drain(b);
@@ -2639,9 +2642,13 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   rows = b->rows;
   row_count = b->row_count;
   closed = b->closed;
-  closed_count = b->closed_count;
+  later = b->closed_count - closed_count;
   b->rows = b->closed = NULL;
   b->row_count = b->row_capacity = b->closed_count = b->closed_capacity = 0;
+  for (size_t i = 0; i < later; i++) {
+    if (!ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) break;
+    b->closed[b->closed_count++] = closed[closed_count + i];
+  }
   pthread_mutex_unlock(&b->lock);
   for (size_t i = 0; more && i < row_count; i++) more = fn(user, &rows[i]);
   for (size_t i = 0; more && i < closed_count; i++) more = fn(user, &closed[i]);
