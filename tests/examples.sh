@@ -141,7 +141,7 @@ if [ ! $no_bpf ]; then
   status=$?
   if [ $status = 77 ]; then
     skipped=$((skipped + 1))
-    echo "skip: 7_kernel: $(sed 's/^7_kernel: left out: //' "$work/7.out")"
+    echo "skip: 7_kernel: $(tail -n 1 "$work/7.out" | sed 's/^[a-z0-9_]*: //; s/^left out: //')"
   else
     if [ $status = 0 ] && grep -q 'tcp: received .* verified' "$work/7.out"; then pass
     else fail "7_kernel: exit code $status" "$work/7.out"; fi
