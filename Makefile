@@ -17,7 +17,7 @@ Q := @
 say = @echo '  $(1) $(2)';
 endif
 
-TOOLS    := ojo-cat
+TOOLS    := ojo-cat ojo-top
 EXAMPLES := $(patsubst examples/%.c,%,$(sort $(wildcard examples/[0-9]*.c)))
 CAT_OBJECTS := $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tools/ojo-cat.c tools/export_*.c)))
 
@@ -26,12 +26,13 @@ CAT_OBJECTS := $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tools/o
 BPF_CC         ?= clang
 NEEDS_bpf      := { command -v $(BPF_CC) && echo '\#include <bpf/libbpf.h>' | $(CC) -E -x c -; }
 NEEDS_7_kernel := $(NEEDS_bpf)
+NEEDS_ojo-top  := $(NEEDS_bpf) && echo '\#include <curses.h>' | $(CC) -E -x c -
 AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(name)) >/dev/null 2>&1 && echo y),$(name)),$(name)))
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
 TEST_PROGRAMS := unit api types golden reader interleave stress crash recorder kill_steps faults process
-TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh bench.sh readme.sh
+TEST_SCRIPTS  := compile.sh examples.sh cat.sh transport.sh model.sh defects.sh fuzz.sh bench.sh readme.sh top.sh
 ASAN_PROGRAMS := unit api reader stress recorder faults process
 TSAN_PROGRAMS := stress recorder
 
@@ -100,6 +101,11 @@ $(BUILD)/tools/%.o: tools/%.c
 $(BUILD)/ojo-cat: $(CAT_OBJECTS)
 	$(call say,LINK,$@) $(LINK) -o $@ $^ -pthread
 
+# The kernel side is in it. The screen needs the library for UTF-8 terminals.
+$(BUILD)/ojo-top: tools/ojo-top.c $(BUILD)/ojo_bpf.o
+	@mkdir -p $(BUILD)/tools
+	$(call say,CC,$@) $(COMPILE) -DOJO_TOP_OBJECT='"$(BUILD)/ojo_bpf.o"' -MF $(BUILD)/tools/ojo-top.d $(LDFLAGS) -o $@ $< -lbpf -lncursesw -ltinfo -pthread
+
 $(EXAMPLES:%=$(BUILD)/%): $(BUILD)/%: examples/%.c
 	@mkdir -p $(BUILD)/examples
 	$(call say,CC,$@) $(COMPILE) $(FLAGS_$*) -MF $(BUILD)/examples/$*.d $(LDFLAGS) -o $@ $< $(LIBS_$*) -pthread
@@ -143,14 +149,16 @@ demo: $(BUILD)/4_transport $(BUILD)/ojo-cat ## transfer 50 MB with 1 % loss, and
 
 # ---- install
 
-install: $(BUILD)/ojo-cat ## install the headers, ojo-cat and its man page under DESTDIR/PREFIX
+INSTALLED := $(filter $(TOOLS),$(PROGRAMS))
+
+install: $(INSTALLED:%=$(BUILD)/%) ## install the headers, the tools and their man pages under DESTDIR/PREFIX
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 755 $(BUILD)/ojo-cat $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(INSTALLED:%=$(BUILD)/%) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(wildcard ojo.h ojo_reader.h ojo_bpf.h) $(DESTDIR)$(PREFIX)/include/
-	install -m 644 tools/ojo-cat.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(INSTALLED:%=tools/%.1) $(DESTDIR)$(PREFIX)/share/man/man1/
 
 uninstall: ## remove what install put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/ojo-cat $(DESTDIR)$(PREFIX)/share/man/man1/ojo-cat.1
+	rm -f $(TOOLS:%=$(DESTDIR)$(PREFIX)/bin/%) $(TOOLS:%=$(DESTDIR)$(PREFIX)/share/man/man1/%.1)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,ojo.h ojo_reader.h ojo_bpf.h)
 
 # ---- tests
@@ -170,6 +178,17 @@ $(BUILD)/tests/%.tsan: tests/%.c
 $(BUILD)/ojo-cat.asan: $(wildcard tools/ojo-cat.c tools/export_*.c tools/*.h) ojo.h ojo_reader.h
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(CC) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) $(ASAN_FLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) -pthread
+
+# The tests of ojo_bpf.h need libbpf and a clang that knows its target.
+have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
+                 echo 'int x;' | $(BPF_CLANG) -target bpf -O2 -x c -c -o /dev/null - 2>/dev/null && echo yes))
+KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:libbpf_or_clang_with_its_bpf_target_is_missing)
+
+.PHONY: kernel-built
+kernel-built: $(if $(have_bpf),$(BUILD)/tests/kernel $(BUILD)/ojo_bpf.o)
+$(BUILD)/tests/kernel: tests/kernel.c $(BUILD)/ojo_bpf.o
+	@mkdir -p $(@D)
+	$(call say,CC,$@) $(COMPILE) -MF $@.d $(LDFLAGS) -o $@ $< -lbpf -pthread
 
 # "yes" if a program under the sanitizer compiles and runs here, else "no".
 $(BUILD)/asan.works: SANITIZER := address,undefined
@@ -200,7 +219,7 @@ $(BUILD)/aarch64.works $(BUILD)/musl.works $(BUILD)/static.works: $(BUILD)/%.wor
 	sh -c '$(or $(RUN_$*),exec) $@.run' >/dev/null 2>&1; then echo yes; else echo no; fi > $@
 	@rm -f $@.c $@.run
 
-tests-built: $(PROGRAMS:%=$(BUILD)/%) $(call have,$(TEST_PROGRAMS))
+tests-built: $(PROGRAMS:%=$(BUILD)/%) $(call have,$(TEST_PROGRAMS)) kernel-built
 asan-built: $(call have,$(ASAN_PROGRAMS),.asan) $(BUILD)/ojo-cat.asan
 tsan-built: $(call have,$(TSAN_PROGRAMS),.tsan)
 aarch64-built: $(AARCH64_PARTS:%=$(BUILD)/tests/%) $(BUILD)/ojo-cat
@@ -221,7 +240,7 @@ test: tests-built $(WORKS:%=$(BUILD)/%.works) ## run every test that can run her
 	$(Q)$(MAKE) --no-print-directory portable-built
 	$(Q)$(if $(call way_works,aarch64),$(MAKE) --no-print-directory aarch64-built)
 	$(Q)$(if $(call way_works,musl),$(MAKE) --no-print-directory musl-built)
-	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS:%=$(BUILD)/tests/%) $(TEST_SCRIPTS:%=tests/%) $(PORTABLE_RUN) $(AARCH64_RUN) $(MUSL_RUN) $(ASAN_PARTS) $(TSAN_PARTS)
+	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS:%=$(BUILD)/tests/%) $(KERNEL_RUN) $(TEST_SCRIPTS:%=tests/%) $(PORTABLE_RUN) $(AARCH64_RUN) $(MUSL_RUN) $(ASAN_PARTS) $(TSAN_PARTS)
 
 test-asan: $(BUILD)/asan.works ## run the tests under address and undefined-behaviour sanitizers
 	$(Q)$(if $(asan_works),$(MAKE) --no-print-directory asan-built)

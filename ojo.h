@@ -688,6 +688,18 @@ OJO__INLINE uint64_t ojo__raw_now(const ojo_tracer *t) {
   return OJO__LIKELY(__atomic_load_n(&t->clock, __ATOMIC_RELAXED) >= OJO_CLOCK_TSC) ? ojo__tick() : ojo__clock_raw(t);
 }
 
+/* Asks for a cache line to write to. The flusher has read the chunk's lines before, on another processor: without this
+ * each would cost its owner a round trip once the store buffer is full, and each page a walk through its tables.
+ * 2 KiB ahead hides both (64 to 512 bytes don't); behind a chunk's end it asks for lines of its neighbour in vain. */
+#define OJO__AHEAD_BYTES 2048
+OJO__INLINE void ojo__ahead(const unsigned char *line) {
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" : : "m"(*line)); /* the builtin asks for a line to read, unless -mprfchw is given */
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 /* One event of one slot; `raw` 0: now. `type` holds the bits of ojo_event.type. (`model: R1` and the like name the
  * steps of the models in tests/model/, which spin checks.)
  *
@@ -719,6 +731,7 @@ OJO__INLINE void ojo__record(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_
     return;
   }
   ojo_event *slot = (ojo_event *)(void *)(ojo__hot.base + at); /* model: R4 */
+  ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
   slot->ts = raw ? raw : ojo__raw_now(t);
   slot->type = type;
   slot->flow = flow;
@@ -1658,6 +1671,7 @@ static uint64_t ojo__convert(struct ojo__core *core, struct ojo__open_run *run, 
   bool unsorted = run->unsorted;
   while (from < to) {
     const ojo_event *in = (const ojo_event *)(const void *)from;
+    __builtin_prefetch(from + OJO__AHEAD_BYTES); /* these lines are in another processor's cache */
     uint32_t extra = in->type >> OJO_EXTENSION_SHIFT;
     uint64_t ts = ojo__to_ts(core, in->ts);
     out->ts = ts;
@@ -2657,6 +2671,8 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
   if (!taking) context->lease[level].taking = index + 1;
   OJO__COMPILER_BARRIER();
   struct ojo__chunk *chunk = &core->chunks[index];
+  unsigned char *base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
+  for (unsigned at = 0; at < OJO__AHEAD_BYTES; at += 64) ojo__ahead(base + at);
   OJO__SET(&chunk->committed, 0); /* model: C4 */
   chunk->published = chunk->harvested = 0;
   chunk->batch = 0;
@@ -2678,7 +2694,7 @@ static bool ojo__change(struct ojo__core *core, struct ojo__context *context, in
    * above, and committed 0. */
   OJO__STORE(&chunk->lease, (OJO__ADD(&pool->line_lease[0], 1) + 1) << OJO__LEASE_SHIFT | OJO__LEASED);
   if (ojo__recorder(core)) ojo__chain_append(core, counts, index);
-  context->lease[level].base = core->data + (uint64_t)index * OJO__CHUNK_BYTES;
+  context->lease[level].base = base;
   context->lease[level].chunk = chunk;
   OJO__COMPILER_BARRIER();
   context->lease[level].taking = 0;
@@ -2949,6 +2965,7 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
     at = 0;
   }
   ojo_event *slot = (ojo_event *)(void *)(context->lease[level].base + at);
+  ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
   slot->ts = r->raw ? r->raw : ojo__raw_now(t);
   slot->type = r->pair ? r->type : r->type | extra << OJO_EXTENSION_SHIFT;
   slot->flow = r->flow;

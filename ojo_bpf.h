@@ -2,27 +2,103 @@
  *
  * ojo_bpf.h - version 0.1.0 - what the kernel does to a program's connections, beside what ojo.h records
  *
- * Kernel probes for TCP, UDP and the scheduler. Their events go into an ojo_tracer, in the kernel's own time,
- * or into a table of connections that the caller lists.
+ * Kernel probes for TCP, UDP and the scheduler, on libbpf. Their events go into an ojo_tracer, in the kernel's own
+ * time, or into a table of connections that the caller lists, or both.
  *
  * DO THIS
- *   In one C or C++ file of the program:
+ *   In exactly one C or C++ file of the program:
  *       #define OJO_IMPLEMENTATION
  *       #include "ojo.h"
  *       #define OJO_BPF_IMPLEMENTATION
  *       #include "ojo_bpf.h"
- *   The kernel side is the same file, compiled once (`make bpf` does it):
+ *   Everywhere else just #include "ojo_bpf.h". The kernel half is the same file, compiled once (`make bpf` does it):
  *       clang -target bpf -x c -O2 -g -I/usr/include/$(gcc -dumpmachine) -c ojo_bpf.h -o ojo_bpf.o
  *
  * EXAMPLE
  *       ojo_bpf *b;
  *       ojo_bpf_open(&b, &(ojo_bpf_desc){ .tracer = t, .thread = true });
  *       ojo_bind_socket(t, flow, fd);
- *       ...
+ *       send(fd, data, length, 0);
  *       ojo_bpf_close(b);
+ *       ojo_close(t);
+ *   C++11: ojo_bpf_desc d = {}; d.tracer = t; d.thread = true; ojo_bpf_open(&b, &d);
  *
  * LINK WITH
  *   -lbpf -pthread (libbpf 1.0 or later). With OJO_DISABLE: nothing.
+ *
+ * DEFINES (the same in every file that includes ojo_bpf.h; OJO_STATIC, OJO_DISABLE and OJO_API as in ojo.h)
+ *   OJO_BPF_IMPLEMENTATION  in one file: also compile the implementation.
+ *   OJO_BPF_PREFIX          PREFIX of ojo_bpf_desc.object_path's default; "/usr/local".
+ *
+ * OVERVIEW
+ *   Programs in the kernel, at its tracepoints and cgroup hooks, put events into a ring; the program takes them out
+ *   and records them with ojo_record_at. They wake nobody, since that would cost more than all the rest: the ring is
+ *   emptied each 10 ms, sooner when a quarter of it is full. An event is in the trace that much later, at its time.
+ *   Each probe has candidates, best first: a typed tracepoint (for UDP the cgroup's packet hooks), then fentry. One
+ *   that this kernel or this user may not have makes way for the next, and does not disturb the others;
+ *   ojo_bpf_query_probes tells.
+ *   A connection is a flow: KERNEL_CONNECTION says which, with FLOW. Its id is made of the socket's cookie, with bit
+ *   31 set (bit 30 too: UDP), unless ojo_bind_socket has given the socket to a flow of the application before the
+ *   kernel saw the connection: then it is that one. If the kernel saw it first, as with every accepted socket, its
+ *   flow is linked to the application's by STREAM_LINK_PARENT. A UDP socket's first 4-tuple carries the application's
+ *   flow, later ones are flows of their own, linked to it.
+ *   TCP's counts are the kernel's own, not sums of events: bytes out is what it took from the program, bytes in what
+ *   it accepted in order, packets are segs_out and segs_in (an accepted socket's lack SYN and SYN-ACK). UDP's are sums
+ *   over datagrams, exact per 4-tuple; one that the socket had no room for is in `dropped`, not in the others.
+ *   Who owns a connection: who connected it, or, if it was accepted, who used it first, until then the listener's
+ *   owner. A UDP socket's owner is who made it. The command is the process's, not the thread's.
+ *   What was open before the probes is partial: its counts begin when it was seen first.
+ *
+ * EVENTS
+ *   0x0400 KERNEL_CONNECTION      socket cookie; ojo_kernel_connection. May come again for a flow: the last one holds
+ *   0x0401 KERNEL_TCP_STATE       new state, old state (1 ESTABLISHED, 2 SYN_SENT, 3 SYN_RECV, 4 FIN_WAIT1,
+ *                                 5 FIN_WAIT2, 6 TIME_WAIT, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 10 LISTEN, 11 CLOSING)
+ *   0x0402 KERNEL_TCP_SEND        bytes that the kernel took in one call
+ *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK)
+ *   0x0404 KERNEL_TCP_RETRANSMIT  segments sent again; in total. Their sum is the kernel's RetransSegs
+ *   0x0405 KERNEL_TCP_RTT         smoothed, ns; ojo_rtt
+ *   0x0406 _CWND, 0x0407 _SSTHRESH, 0x0408 _IN_FLIGHT  bytes; segments. 0x0409 _SEND_WINDOW, 0x040A _RECEIVE_WINDOW
+ *                                 bytes. Each when it differs from the last look, of which there is one per
+ *                                 metrics_interval_us at most, at a segment's arrival, before TCP acts on it
+ *   0x040B KERNEL_TCP_CONGESTION_STATE  0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss
+ *   0x040C KERNEL_TCP_RESET_SENT, 0x040D KERNEL_TCP_RESET_RECEIVED  0
+ *   0x040E KERNEL_TCP_FINISHED    0; ojo_kernel_totals. Once, at the change to CLOSE, or when close() has sent its RST
+ *   0x0500 KERNEL_UDP_SEND, 0x0501 KERNEL_UDP_RECEIVE, 0x0502 KERNEL_UDP_DROP  bytes; datagrams. A datagram that is
+ *                                 dropped was told of as received just before
+ *   0x0503 KERNEL_UDP_FINISHED    0; ojo_kernel_totals. udp_timeout_ms after the 4-tuple's last datagram
+ *   0x0600 KERNEL_OFF_CPU         thread id; 1 asleep, 0 preempted. This and the next two: flow 0, and only threads of
+ *                                 the processes of ojo_bpf_desc.pids, else of this one, without ojo_bpf's own thread
+ *   0x0601 KERNEL_ON_CPU          thread id; ns that it was off, 0 unknown
+ *   0x0602 KERNEL_WAKEUP          thread id; id of the thread that woke it, 0: an interrupt
+ *
+ * THREADS, FORK, SIGNALS
+ *   One thread at a time polls and lists, unless desc.thread is set: then any thread may list, and none polls. The
+ *   queries and ojo_bind_socket may be called from any thread at any time. Open one ojo_bpf per tracer. No call is
+ *   safe in a signal handler; ojo_bpf_poll returns when one has run. The thread blocks all signals.
+ *   A fork child must not use its parent's ojo_bpf. Probes end with the last process that holds their descriptors,
+ *   which exec closes: however the process ends, nothing stays behind.
+ *
+ * ERRORS
+ *   ojo_bpf_open returns a result and logs one line: OJO_ERR_PERMISSION only if the kernel refuses a typed
+ *   tracepoint's program that does nothing; OJO_ERR_FORMAT for an object file that is none, or of another version of
+ *   this header; OJO_ERR_NOT_FOUND without one. A probe that can't be had is no error: see ojo_bpf_query_probes.
+ *   What the ring has no room for is counted per probe, and recorded as EVENTS_DROPPED (reason OJO_DROP_KERNEL_RING,
+ *   source the probe's bit), with the times of the gap. The kernel does not call a probe that interrupts itself: that
+ *   is counted as `missed`, and recorded likewise (OJO_DROP_NESTING).
+ *
+ * MEMORY
+ *   The ring (16 MiB), about 350 bytes of kernel memory for each TCP socket, 300 for each UDP 4-tuple (at most 65,536
+ *   at a time; more are counted as lost); while it lists 200 bytes a connection.
+ *
+ * CAVEATS
+ *   Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), x86-64 or aarch64. Sends and receives per call need Linux
+ *   6.3, or fentry; without them an accepted connection's owner stays its listener's.
+ *   CAP_BPF and CAP_PERFMON are enough, but for UDP's 4-tuples (CAP_NET_ADMIN): without it UDP is counted by socket,
+ *   from its program's calls, with remote address and port 0 and drops unknown.
+ *   Process ids are those of the initial pid namespace. The cgroup filter goes by where the socket was made. Existing
+ *   sockets are found by their descriptors in this pid namespace, and by TCP's table of this network namespace.
+ *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32.
+ *   Binds made before ojo_bpf_open are in the trace, but the probes don't know of them.
  */
 #if !defined(OJO_BPF_H) && !defined(__bpf__)
 #define OJO_BPF_H
@@ -59,7 +135,7 @@ typedef struct ojo_bpf_prefix { /* network order; an address as such has bits 32
 
 typedef struct ojo_bpf_desc { /* zero is the default */
   ojo_tracer *tracer;         /* where events go; NULL: none are (listings only, with .list) */
-  const char *object_path;    /* NULL and no image: "ojo_bpf.o" beside the program's file, then PREFIX/lib/ojo/ojo_bpf.o */
+  const char *object_path;    /* NULL and no image: ojo_bpf.o beside the program's file, or in PREFIX/lib/ojo/ */
   const void *object;         /* or an image in memory, of object_bytes; needed until ojo_bpf_open returns */
   size_t object_bytes;
   uint32_t probes;            /* 0: OJO_BPF_TCP | OJO_BPF_UDP */
@@ -115,23 +191,38 @@ typedef struct ojo_bpf_stats { /* counts since ojo_bpf_open */
 } ojo_bpf_stats;
 
 #ifndef OJO_DISABLE
+/* Loads and attaches the probes, and tells of the connections that are there. Without a tracer and a list there is
+ * nothing to do: *out is NULL, OJO_OK. On an error *out is NULL too, and a log line says why; OJO_ERR_ARGUMENT without
+ * `out`. Takes 0.1 s. Thread-safe. */
 OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc);
+/* Waits until there are events, at most timeout_ms (negative: for ever), records them, and does what is due: call it
+ * at least each 100 ms. Returns how many it took, 0 at the timeout or after a signal, or a negative ojo_result
+ * (OJO_ERR_MODE with desc.thread). */
 OJO_API int ojo_bpf_poll(ojo_bpf *b, int timeout_ms);
+/* For epoll, poll or select: readable when ojo_bpf_poll(b, 0) should be called, which is each 10 ms. -1 for NULL and
+ * with desc.thread. */
 OJO_API int ojo_bpf_fd(ojo_bpf *b);
+/* Detaches the probes, records what is still in the ring, frees everything. Before ojo_close of the tracer. */
 OJO_API ojo_result ojo_bpf_close(ojo_bpf *b);
+/* Calls fn for each live connection, and then, with .closed set, once for each that closed since the last call, until
+ * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_MODE without desc.list; OJO_ERR_IO or
+ * OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
 OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user);
+/* Fills in up to `room` lines, one for each attach point of the probes that were asked for, and returns how many there
+ * are. The text lives until ojo_bpf_close. Any thread. */
 OJO_API size_t ojo_bpf_query_probes(ojo_bpf *b, ojo_bpf_probe_info *info, size_t room);
-OJO_API ojo_bpf_stats ojo_bpf_query_stats(ojo_bpf *b);
-OJO_API ojo_bpf_desc ojo_bpf_query_desc(ojo_bpf *b);
+OJO_API ojo_bpf_stats ojo_bpf_query_stats(ojo_bpf *b); /* zeros for NULL. Any thread */
+OJO_API ojo_bpf_desc ojo_bpf_query_desc(ojo_bpf *b);   /* what is in force, defaults filled in; zeros for NULL */
 #else
 OJO__NOTHING(ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc)) {
   (void)desc;
-  return *out = NULL, OJO_OK;
+  return out ? (*out = NULL, OJO_OK) : OJO_ERR_ARGUMENT;
 }
 OJO__NOTHING(int ojo_bpf_poll(ojo_bpf *b, int timeout_ms)) { return (void)b, (void)timeout_ms, 0; }
 OJO__NOTHING(int ojo_bpf_fd(ojo_bpf *b)) { return (void)b, -1; }
 OJO__NOTHING(ojo_result ojo_bpf_close(ojo_bpf *b)) { return (void)b, OJO_OK; }
-OJO__NOTHING(ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user)) {
+OJO__NOTHING(ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c),
+                                            void *user)) {
   return (void)b, (void)fn, (void)user, OJO_OK;
 }
 OJO__NOTHING(size_t ojo_bpf_query_probes(ojo_bpf *b, ojo_bpf_probe_info *info, size_t room)) {
@@ -165,7 +256,6 @@ typedef __UINT64_TYPE__ uint64_t;
 #if (defined(__bpf__) || (defined(OJO_BPF_IMPLEMENTATION) && !defined(OJO_DISABLE))) && !defined(OJO__BPF_SHARED)
 #define OJO__BPF_SHARED
 #define OJO__BPF_PROBES 9
-#define OJO__BPF_ABI 1u /* of everything in this section: an object file of another one is refused */
 
 enum ojo__bpf_limits {
   OJO__BPF_PIDS_MAX = 4096,
@@ -190,7 +280,7 @@ enum ojo__bpf_record {
   OJO__BPF_METRICS = 2 /* struct ojo__bpf_metrics */
 };
 #define OJO__BPF_SIZED 0x80000000u /* of event.type: `size` counts */
-#define OJO__BPF_QUIET 0x40000000u /* for listings only: not for the tracer */
+#define OJO__BPF_QUIET 0x40000000u /* of FINISHED: its owner has turned out to be one that the filter leaves out */
 
 struct ojo__bpf_event { /* every record in the ring begins with it */
   uint64_t time_ns;     /* CLOCK_MONOTONIC */
@@ -285,6 +375,11 @@ struct ojo__bpf_config {
   uint64_t ring_half;     /* bytes at which a listing's walk pauses */
 };
 
+/* Of everything in this section: an object file of another one is refused. Raise the 1 if sizes don't change. */
+#define OJO__BPF_ABI                                                                                             \
+  (uint32_t)(1 + sizeof(struct ojo__bpf_config) * 7 + sizeof(struct ojo__bpf_row) * 1009 +                       \
+             sizeof(struct ojo__bpf_metrics) * 100003 + sizeof(struct ojo__bpf_tuple) * 1000003)
+
 struct ojo__bpf_lost { /* of one probe. Written by any CPU with atomic adds, read by the loader */
   uint64_t count;
   uint64_t first_ns, last_ns; /* since the loader last raised `epoch` */
@@ -359,7 +454,11 @@ struct tcp_sock {
   struct minmax rtt_min;
 };
 struct nsproxy { struct net *net_ns; };
+struct thread_info { uint64_t preempt_count; }; /* aarch64 */
+struct pt_regs { unsigned long orig_ax; };      /* x86-64 */
 struct task_struct {
+  struct thread_info thread_info;
+  void *stack;
   int pid, tgid;
   unsigned __state;
   struct task_struct *group_leader;
@@ -378,7 +477,7 @@ struct bpf_iter__bpf_map_elem { struct bpf_iter_meta *meta; struct bpf_map *map;
 #pragma clang attribute pop
 
 enum {
-  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2,
+  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2, OJO__STACK_BYTES = 16384,
   OJO__ESTABLISHED = 1, OJO__SYN_SENT = 2, OJO__SYN_RECV = 3, OJO__FIN_WAIT1 = 4, OJO__FIN_WAIT2 = 5,
   OJO__TIME_WAIT = 6, OJO__CLOSE = 7, OJO__CLOSE_WAIT = 8, OJO__LAST_ACK = 9, OJO__LISTEN = 10, OJO__CLOSING = 11,
   OJO__NEW_SYN_RECV = 12
@@ -417,7 +516,7 @@ struct ojo__tcp { /* what is kept of a TCP socket */
 struct ojo__owner { /* of a UDP socket */
   uint64_t command[2];
   uint32_t pid, netns;
-  uint8_t owned;
+  uint8_t owned, partial;
 };
 
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 24); } ojo_ring SEC(".maps");
@@ -757,7 +856,7 @@ static __noinline int ojo__finish(struct tcp_sock *tp, struct ojo__tcp *c, uint6
   row = bpf_ringbuf_reserve(&ojo_ring, sizeof *row, 0);
   if (!row) return ojo__lost(OJO__P_STATE, now);
   row->event.time_ns = now;
-  row->event.type = OJO__E_TCP_FINISHED | (ojo_config.trace && c->wanted ? 0 : OJO__BPF_QUIET);
+  row->event.type = OJO__E_TCP_FINISHED | (c->wanted ? 0 : OJO__BPF_QUIET);
   row->event.flow = c->flow;
   row->event.value = 0;
   row->event.size = 0;
@@ -919,7 +1018,8 @@ int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size,
   return ojo__on_io(sk, length, 1);
 }
 SEC("fexit/tcp_recvmsg")
-int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes, int length) {
+int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes,
+             int length) {
   return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
 }
 
@@ -1049,11 +1149,11 @@ int ojo_walk_files(struct bpf_iter__task_file *ctx) {
   if (protocol == OJO__UDP) {
     struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!owner) return 0;
-    if (owner->owned && owner->pid <= pid) return 0;
+    if (owner->owned && (!owner->partial || owner->pid <= pid)) return 0;
     owner->pid = pid;
     owner->netns = sk->__sk_common.skc_net.net->ns.inum;
     ojo__command(task, owner->command);
-    owner->owned = 1;
+    owner->owned = owner->partial = 1;
     return 0;
   }
   struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -1163,6 +1263,7 @@ static __noinline int ojo__tuple_settle(struct ojo__bpf_tuple *tuple, struct ojo
     tuple->identity.netns = owner->netns;
     tuple->identity.command[0] = owner->command[0];
     tuple->identity.command[1] = owner->command[1];
+    tuple->identity.flags = owner->partial;
     tuple->owned = 1;
   }
   tuple->wanted = ojo__passes(&tuple->identity) == OJO__YES;
@@ -1260,7 +1361,8 @@ static __always_inline uint32_t ojo__udp_offset(struct __sk_buff *skb) {
   return 0;
 }
 
-static __always_inline int ojo__tuple_key(struct __sk_buff *skb, uint32_t at, uint32_t out, struct ojo__bpf_tuple_key *key) {
+static __always_inline int ojo__tuple_key(struct __sk_buff *skb, uint32_t at, uint32_t out,
+                                          struct ojo__bpf_tuple_key *key) {
   uint16_t ports[2];
   uint64_t *source = out ? key->local : key->remote, *target = out ? key->remote : key->local;
   if (bpf_skb_load_bytes(skb, at, ports, 4) < 0) return 0;
@@ -1380,8 +1482,20 @@ int ojo_walk_tuples(struct bpf_iter__bpf_map_elem *ctx) {
 
 /* -- the scheduler */
 
-/* Whether an interrupt is being served, in which nobody's thread does the waking. */
-static __always_inline bool ojo__in_interrupt(void) { return 0; }
+/* Whether an interrupt is being served, in which nobody's thread does the waking. x86-64 keeps the count of that in a
+ * variable that many kernels don't let a program look at. But interrupts, soft ones too, have a stack of their own, on
+ * which this program's frame then is (a frame of 64 bytes would not be: keep it small); unless they came in user
+ * mode: those begin on the thread's stack, with -1 where the number of a system call would be. */
+static __always_inline bool ojo__in_interrupt(void) {
+  struct task_struct *task = bpf_get_current_task_btf();
+  uint64_t frame, stack = (uint64_t)task->stack;
+  if (bpf_core_field_exists(task->thread_info.preempt_count))
+    return task->thread_info.preempt_count & 0xFF0100; /* NMI, hard interrupt, soft interrupt being served */
+  __asm__ volatile("%0 = r10\n%0 -= %1" : "=&r"(frame) : "r"(task)); /* to the verifier the difference is a number */
+  if (frame + bpf_get_current_task() - stack >= OJO__STACK_BYTES) return 1;
+  struct pt_regs *registers = (struct pt_regs *)bpf_task_pt_regs(task);
+  return bpf_core_field_exists(registers->orig_ax) && registers->orig_ax == ~0ul;
+}
 
 static __always_inline bool ojo__traced(struct task_struct *task) {
   uint32_t pid = task->tgid;
@@ -1503,9 +1617,9 @@ struct ojo__bpf_part {
   uint32_t needed; /* loaded if any of these is asked for */
   struct ojo__bpf_candidate candidates[2];
 };
-enum { /* those with a role below; the others are found by their place alone */
-  OJO__BPF_PART_SEND = 2, OJO__BPF_PART_RECEIVE = 3, OJO__BPF_PART_METRICS = 5, OJO__BPF_PART_CONGESTION = 6,
-  OJO__BPF_PART_UDP_OUT = 9, OJO__BPF_PART_UDP_IN = 10, OJO__BPF_PART_UDP_OWNER = 11, OJO__BPF_PART_UDP_DROP = 12,
+enum { /* those with a role of their own below */
+  OJO__BPF_PART_CONGESTION = 6,
+  OJO__BPF_PART_UDP_OUT = 9, OJO__BPF_PART_UDP_IN = 10, OJO__BPF_PART_UDP_DROP = 12,
   OJO__BPF_PART_FILES = 15, OJO__BPF_PART_OTHERS = 16, OJO__BPF_PART_FOUND = 17, OJO__BPF_PART_LIST = 18,
   OJO__BPF_PART_TUPLES = 19, OJO__BPF_PARTS = 20
 };
@@ -1535,7 +1649,8 @@ static const struct ojo__bpf_part ojo__bpf_parts[OJO__BPF_PARTS] = {
    {{"ojo_udp_out", OJO__BPF_EGRESS, "egress"}, {"ojo_send", OJO__BPF_TP, "sock_send_length"}}},
   {"udp_receive", OJO_BPF_UDP_IO, OJO_BPF_UDP,
    {{"ojo_udp_in", OJO__BPF_INGRESS, "ingress"}, {"ojo_receive", OJO__BPF_TP, "sock_recv_length"}}},
-  {"udp_owner", OJO_BPF_UDP_IO, OJO_BPF_UDP, {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}, {NULL, OJO__BPF_TP, NULL}}},
+  {"udp_owner", OJO_BPF_UDP_IO, OJO_BPF_UDP,
+   {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}, {NULL, OJO__BPF_TP, NULL}}},
   {"udp_drop", OJO_BPF_UDP_DROP, OJO_BPF_UDP, /* what was dropped was not received: the counts need it too */
    {{"ojo_udp_drop", OJO__BPF_TP, "udp_fail_queue_rcv_skb"}, {NULL, OJO__BPF_TP, NULL}}},
   {"scheduler_switch", OJO_BPF_SCHEDULER, OJO_BPF_SCHEDULER,
@@ -1583,6 +1698,7 @@ struct ojo_bpf {
   bool listing, out_of_memory, told_full, told_closed;
   struct ojo__bpf_tuple_key *expired; /* found by a walk, to be removed after it */
   size_t expired_count, expired_capacity;
+  char heard[192];            /* what libbpf said last, while opening */
   uint64_t handled;           /* in this turn */
   uint64_t events, missed, lost[OJO__BPF_PROBES], lost_sum, missed_at_ns, expired_at_ns;
   pthread_t thread;
@@ -1604,7 +1720,7 @@ static void ojo__bpf_log(const ojo_logger *logger, const char *format, ...) {
 
 /* libbpf writes to stderr, and its hint about ulimit -l misleads. While this thread loads, its talk ends here; what
  * the last line of a verifier's log says is the reason. Other threads' talk goes where it went. */
-static __thread char *ojo__bpf_heard; /* 192 bytes; NULL: not ours */
+static __thread char *ojo__bpf_heard; /* ojo_bpf.heard; NULL: not ours */
 static libbpf_print_fn_t ojo__bpf_print_before;
 
 /* The line that says why: of a verifier's log the last one before its statistics. */
@@ -1633,7 +1749,7 @@ static int ojo__bpf_print(enum libbpf_print_level level, const char *format, va_
   text = (char *)malloc((size_t)length + 1);
   if (!text) return 0;
   vsnprintf(text, (size_t)length + 1, format, arguments);
-  ojo__bpf_hear(ojo__bpf_heard, 192, text);
+  ojo__bpf_hear(ojo__bpf_heard, sizeof(((ojo_bpf *)NULL)->heard), text);
   free(text);
   return 0;
 }
@@ -1720,7 +1836,8 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie) {
   if (log) ojo__bpf_log(&b->desc.logger, "more sockets are bound than the table holds: later ones are linked only");
 }
 
-static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id, uint32_t parent) {
+static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id,
+                          uint32_t parent) {
   char command[17] = "";
   ojo_flow_desc desc;
   memset(&desc, 0, sizeof desc);
@@ -1830,8 +1947,8 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   ojo__bpf_remove(&b->announced, flow);
   if (type == OJO_KERNEL_TCP_FINISHED) ojo__bpf_remove(&b->bound, row->identity.cookie);
   pthread_mutex_unlock(&b->table_lock);
-  if (!(row->event.type & OJO__BPF_QUIET))
-    ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
+  if (row->event.type & OJO__BPF_QUIET) return;
+  ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
   if (!b->desc.list) return;
   if (b->closed_count < OJO__BPF_CLOSED_MAX &&
       ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) {
@@ -1974,7 +2091,7 @@ static void ojo__bpf_expire(ojo_bpf *b, uint64_t now) {
     if (bpf_map_lookup_and_delete_elem(b->tuples_fd, &b->expired[i], &tuple) < 0) continue;
     memset(&row, 0, sizeof row);
     row.event.time_ns = now;
-    row.event.type = (uint32_t)OJO_KERNEL_UDP_FINISHED | (b->desc.tracer ? 0 : OJO__BPF_QUIET);
+    row.event.type = (uint32_t)OJO_KERNEL_UDP_FINISHED;
     row.event.flow = tuple.flow;
     row.identity = tuple.identity;
     row.totals = tuple.totals;
@@ -2038,7 +2155,10 @@ static void ojo__bpf_next(ojo_bpf *b, const struct btf *kernel, uint32_t part, c
     slot->choice++;
   }
   for (; (c = ojo__bpf_chosen(b, part)) != NULL; slot->choice++) {
+    const struct ojo__bpf_candidate *in = ojo__bpf_chosen(b, OJO__BPF_PART_UDP_IN);
     if (!ojo__bpf_exists(kernel, c)) ojo__bpf_why(slot, c, "not in this kernel");
+    else if (part == OJO__BPF_PART_UDP_DROP && (!in || in->how != OJO__BPF_INGRESS))
+      ojo__bpf_why(slot, c, "needs cgroup_skb/ingress");
     else if (ojo__bpf_is_cgroup(c) && !b->can_cgroup)
       ojo__bpf_why(slot, c, b->cgroup_fd < 0 ? "no cgroup2 filesystem is mounted" : "needs CAP_NET_ADMIN");
     else return;
@@ -2115,7 +2235,7 @@ static void *ojo__bpf_read_file(const char *path, size_t *bytes) {
       else if (n < 0 && errno == EINTR) n = 1;
     }
   } else {
-    errno = EINVAL;
+    errno = ENOEXEC;
   }
   close(fd);
   *bytes = done;
@@ -2149,6 +2269,10 @@ static ojo_result ojo__bpf_image(const ojo_bpf_desc *desc, void **image, size_t 
     if (!*image) *image = ojo__bpf_read_file(tried, bytes);
   }
   if (*image) return OJO_OK;
+  if (errno == ENOEXEC) {
+    ojo__bpf_log(&desc->logger, "the probes' object file %s is no BPF object", tried);
+    return OJO_ERR_FORMAT;
+  }
   ojo__bpf_log(&desc->logger, "can't read the probes' object file %s: %s", tried, strerror(errno));
   return errno == ENOENT ? OJO_ERR_NOT_FOUND : OJO_ERR_IO;
 }
@@ -2230,27 +2354,26 @@ static struct bpf_object *ojo__bpf_load(ojo_bpf *b, const void *image, size_t by
  * candidate: one that this kernel refuses does not fail the others. */
 static ojo_result ojo__bpf_load_best(ojo_bpf *b, const struct btf *kernel, const void *image, size_t bytes) {
   for (int attempt = 0; attempt < 4; attempt++) {
-    char heard[192] = "";
     bool changed = false;
-    ojo__bpf_heard = heard;
+    b->heard[0] = 0;
     b->object = ojo__bpf_load(b, image, bytes, NULL);
     if (b->object) return OJO_OK;
     if (errno == ENOEXEC) {
       ojo__bpf_log(&b->desc.logger, "the probes' object file is none, or of another version of ojo_bpf.h%s%s",
-                   heard[0] ? ": " : "", heard);
+                   b->heard[0] ? ": " : "", b->heard);
       return OJO_ERR_FORMAT;
     }
     for (uint32_t i = 0; i < OJO__BPF_PARTS; i++) {
       const struct ojo__bpf_candidate *c = ojo__bpf_chosen(b, i);
       struct bpf_object *alone;
       if (!c) continue;
-      heard[0] = 0;
+      b->heard[0] = 0;
       alone = ojo__bpf_load(b, image, bytes, c->program);
       if (alone) {
         bpf_object__close(alone);
         continue;
       }
-      ojo__bpf_next(b, kernel, i, heard[0] ? heard : strerror(errno));
+      ojo__bpf_next(b, kernel, i, b->heard[0] ? b->heard : strerror(errno));
       changed = true;
     }
     if (!changed) break;
@@ -2277,7 +2400,6 @@ static struct bpf_link *ojo__bpf_attach(ojo_bpf *b, struct bpf_program *program,
 
 /* Attaches everything. false: a part had to give up its candidate, and all must be loaded anew. */
 static bool ojo__bpf_attach_all(ojo_bpf *b, const struct btf *kernel) {
-  char heard[192];
   for (uint32_t i = 0; i < OJO__BPF_PARTS; i++) {
     const struct ojo__bpf_candidate *c = ojo__bpf_chosen(b, i);
     struct ojo__bpf_slot *slot = &b->slots[i];
@@ -2287,8 +2409,6 @@ static bool ojo__bpf_attach_all(ojo_bpf *b, const struct btf *kernel) {
     for (uint32_t j = 0; j < i; j++)
       if (b->slots[j].link && b->slots[j].program == slot->program) slot->shared = true;
     if (slot->shared) continue;
-    heard[0] = 0;
-    ojo__bpf_heard = heard;
     slot->link = slot->program ? ojo__bpf_attach(b, slot->program, c) : NULL;
     if (slot->link) continue;
     ojo__bpf_next(b, kernel, i, slot->program ? strerror(errno) : "not in the object file");
@@ -2515,11 +2635,11 @@ static ojo_result ojo__bpf_open_quietly(ojo_bpf *b, const void *image, size_t by
 
 OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   ojo_result result = OJO_ERR_MEMORY;
-  char heard[192] = "";
   const char *fault;
   void *image = NULL;
   size_t bytes = 0;
   ojo_bpf *b;
+  if (!out) return OJO_ERR_ARGUMENT;
   *out = NULL;
   if (!desc || (!desc->tracer && !desc->list)) return OJO_OK;
   if ((fault = ojo__bpf_fault(desc)) != NULL) {
@@ -2541,7 +2661,7 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   }
   if (result == OJO_OK) {
     pthread_mutex_lock(&ojo__bpf_open_lock);
-    ojo__bpf_heard = heard;
+    ojo__bpf_heard = b->heard;
     ojo__bpf_print_before = libbpf_set_print(ojo__bpf_print);
     result = ojo__bpf_open_quietly(b, image, bytes);
     libbpf_set_print(ojo__bpf_print_before);
@@ -2597,7 +2717,8 @@ static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms) {
     uint64_t ticks, handled;
     int wait = OJO__BPF_DRAIN_MS, n;
     now = ojo__bpf_now();
-    if (timeout_ms >= 0 && now + (uint64_t)wait * 1000000 > until) wait = now < until ? (int)((until - now + 999999) / 1000000) : 0;
+    if (timeout_ms >= 0 && now + (uint64_t)wait * 1000000 > until)
+      wait = now < until ? (int)((until - now + 999999) / 1000000) : 0;
     n = epoll_wait(b->epoll_fd, events, 2, wait);
     if (n < 0 && errno != EINTR) return OJO_ERR_IO;
     if (read(b->timer_fd, &ticks, sizeof ticks) < 0 && errno != EAGAIN && errno != EINTR) return OJO_ERR_IO;

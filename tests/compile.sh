@@ -270,7 +270,7 @@ esac
 
 # Lines between the guard and its end, the leading doc block left out.
 lines=$(awk '/^#ifndef OJO_H/ { on = 1 } on { n++ } /^#endif \/\* OJO_H \*\// { print n; exit }' ojo.h)
-limit=860
+limit=870
 if [ "${lines:-0}" -gt 100 ] && [ "$lines" -le $limit ]; then pass; else fail "the public half has $lines lines, at most $limit"; fi
 public=$(awk '{ print } /^#endif \/\* OJO_H \*\// { exit }' ojo.h)
 if printf '%s\n' "$public" | grep -nE '_Atomic|stdatomic|pthread\.h|<std(io|lib)\.h>|<string\.h>|thread_local'; then
