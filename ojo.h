@@ -2945,8 +2945,8 @@ struct ojo__record { /* what is to be recorded */
 };
 
 /* Appends a record to a chunk that has room for it, behind a marker. */
-OJO__INLINE void ojo__write(ojo_tracer *t, struct ojo__chunk *chunk, unsigned char *base, uint64_t at,
-                            const struct ojo__record *r, uint32_t extra) {
+OJO__INLINE void ojo__append(ojo_tracer *t, struct ojo__chunk *chunk, unsigned char *base, uint64_t at,
+                             const struct ojo__record *r, uint32_t extra) {
   ojo_event *slot = (ojo_event *)(void *)(base + at);
   ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
   slot->ts = r->raw ? r->raw : ojo__raw_now(t);
@@ -2983,7 +2983,7 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
     chunk = context->lease[level].chunk;
     at = 0;
   }
-  ojo__write(t, chunk, context->lease[level].base, at, r, extra);
+  ojo__append(t, chunk, context->lease[level].base, at, r, extra);
 }
 
 /* A record was cut short by a longjmp, perhaps between the two stores that count its slots. */
@@ -3064,7 +3064,7 @@ static bool ojo__ext_fast(ojo_tracer *t, const struct ojo__record *r, const void
   struct ojo__chunk *chunk = ojo__hot.chunk;
   uint64_t at = OJO__PEEK(&chunk->committed);
   bool fits = ojo__hot.owner == generation && at + (uint64_t)OJO_SLOT_BYTES * (1 + extra) <= OJO__CHUNK_LIMIT;
-  if (OJO__LIKELY(fits)) ojo__write(t, chunk, ojo__hot.base, at, r, extra);
+  if (OJO__LIKELY(fits)) ojo__append(t, chunk, ojo__hot.base, at, r, extra);
   OJO__COMPILER_BARRIER();
   ojo__hot.generation = ojo__hot.owner == generation ? generation : 0;
   return fits;
