@@ -501,7 +501,8 @@ struct ojo__tcp { /* what is kept of a TCP socket */
   uint32_t base_packets_out, base_packets_in, base_retransmits;
   uint32_t retransmits;        /* total_retrans as told so far */
   uint32_t flow;
-  uint32_t srtt_us, cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
+  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
+  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
   /* One byte each: they are written on several CPUs, and an atomic `or` would need a newer instruction set. */
   uint8_t listener;  /* holds the owner that its accepted sockets begin with */
   uint8_t begun;     /* identity and bases are set */
@@ -811,7 +812,7 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   c->active = flags == 0;
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
-  c->srtt_us = c->cwnd = c->ssthresh = c->in_flight = c->send_window = c->receive_window = 0;
+  c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = c->send_window = c->receive_window = 0;
   c->congestion_state = 0;
   c->due_us = 0;
   if (flags & 1) { /* partial */
@@ -1047,9 +1048,10 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   uint32_t srtt = tp->srtt_us, mss = tp->mss_cache, cwnd = tp->snd_cwnd, ssthresh = tp->snd_ssthresh;
   uint32_t in_flight = tp->packets_out - tp->sacked_out - tp->lost_out + tp->retrans_out;
   uint32_t send_window = tp->snd_wnd, receive_window = tp->rcv_wnd, changed = 0;
+  uint32_t min_rtt = tp->rtt_min.s[0].v, mdev = tp->mdev_us;
   struct ojo__bpf_metrics *m;
   uint64_t now;
-  if (srtt != c->srtt_us) changed |= OJO__BPF_HAS_RTT;
+  if (srtt != c->srtt_us || min_rtt != c->min_rtt_us || mdev != c->mdev_us) changed |= OJO__BPF_HAS_RTT;
   if (cwnd != c->cwnd || mss != c->mss) changed |= OJO__BPF_HAS_CWND;
   if (ssthresh < 0x7FFFFFFF && (ssthresh != c->ssthresh || mss != c->mss)) changed |= OJO__BPF_HAS_SSTHRESH;
   if (in_flight != c->in_flight || mss != c->mss) changed |= OJO__BPF_HAS_IN_FLIGHT;
@@ -1060,6 +1062,8 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m = bpf_ringbuf_reserve(&ojo_ring, sizeof *m, 0);
   if (!m) return ojo__lost(OJO__P_METRICS, now);
   c->srtt_us = srtt;
+  c->min_rtt_us = min_rtt;
+  c->mdev_us = mdev;
   c->cwnd = cwnd;
   c->mss = mss;
   c->ssthresh = ssthresh;
@@ -1072,8 +1076,8 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m->event.value = changed;
   m->event.size = 0;
   m->srtt_us = srtt >> 3;
-  m->min_rtt_us = tp->rtt_min.s[0].v;
-  m->variation_us = tp->mdev_us >> 2;
+  m->min_rtt_us = min_rtt;
+  m->variation_us = mdev >> 2;
   m->mss = mss;
   m->cwnd = cwnd;
   m->ssthresh = ssthresh;
