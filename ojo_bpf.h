@@ -812,7 +812,8 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   c->active = flags == 0;
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
-  c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = c->send_window = c->receive_window = 0;
+  c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = 0;
+  c->send_window = c->receive_window = 0;
   c->congestion_state = 0;
   c->due_us = 0;
   if (flags & 1) { /* partial */
