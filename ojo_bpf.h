@@ -262,6 +262,7 @@ enum ojo__bpf_limits {
   OJO__BPF_PORTS_MAX = 4096,
   OJO__BPF_PREFIXES_MAX = 4096,
   OJO__BPF_TUPLES_MAX = 65536, /* UDP 4-tuples at a time, and sockets bound to flows */
+  OJO__BPF_THREADS_MAX = 8192, /* whose time off the CPU is known */
   OJO__BPF_CGROUP_DEPTH = 32
 };
 
@@ -323,13 +324,12 @@ struct ojo__bpf_row { /* OJO__BPF_ROW, KERNEL_TCP_FINISHED, KERNEL_UDP_FINISHED 
 #define OJO__BPF_HAS_IN_FLIGHT 8u
 #define OJO__BPF_HAS_SEND_WINDOW 16u
 #define OJO__BPF_HAS_RECEIVE_WINDOW 32u
-#define OJO__BPF_HAS_CONGESTION 64u
 struct ojo__bpf_metrics {
   struct ojo__bpf_event event;
   uint32_t srtt_us, min_rtt_us, variation_us, mss; /* srtt in us, not in the kernel's eighths */
   uint32_t cwnd, ssthresh, in_flight;              /* segments */
   uint32_t send_window, receive_window;            /* bytes */
-  uint32_t congestion_state;
+  uint32_t zero;
 };
 
 struct ojo__bpf_tuple_key { /* a UDP flow as one socket sees it; by socket alone: remote is zero */
@@ -361,7 +361,6 @@ struct ojo__bpf_prefix_key { /* of the address filter: IPv4 as ::ffff:a.b.c.d */
 struct ojo__bpf_config {
   uint32_t abi;
   uint32_t probes;        /* ojo_bpf_probe bits whose events are recorded */
-  uint32_t list;          /* rows are asked for */
   uint32_t trace;         /* events are asked for */
   uint32_t metrics_interval_us;
   uint32_t one_in;
@@ -370,6 +369,7 @@ struct ojo__bpf_config {
   uint32_t poll_congestion; /* no tracepoint for it: tcp_probe looks */
   uint32_t sees_drops;    /* the probe for UDP's drops is there */
   uint32_t self;          /* the loader's pid */
+  uint32_t zero;
   uint64_t cgroup;        /* id; 0: any */
   uint64_t ring_mark;     /* bytes in the ring that wake the reader */
   uint64_t ring_half;     /* bytes at which a listing's walk pauses */
@@ -575,11 +575,11 @@ struct ojo__seen { /* by this CPU's ingress program: what a drop, which follows 
 };
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, uint32_t);
   __type(value, struct ojo__seen); } ojo_seen SEC(".maps");
-struct {
-  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-  __uint(map_flags, BPF_F_NO_PREALLOC);
-  __type(key, int);
-  __type(value, uint64_t); /* when the thread left the CPU */
+struct { /* all allocated before: under the scheduler's locks nothing may be. (TASK_STORAGE would allocate) */
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, OJO__BPF_THREADS_MAX);
+  __type(key, uint32_t);   /* tid */
+  __type(value, uint64_t); /* when it left the CPU */
 } ojo_off_cpu SEC(".maps");
 
 /* -- the ring */
@@ -1026,6 +1026,7 @@ int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long si
 /* -- TCP: what it does by itself */
 
 static __always_inline int ojo__on_retransmit(const struct sock *sk) {
+  if (!OJO__WANTS(OJO__P_RETRANSMIT)) return 0; /* a listing alone reads the kernel's count */
   struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
   if (!tp) return 0;
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
@@ -1074,7 +1075,7 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m->in_flight = in_flight;
   m->send_window = send_window;
   m->receive_window = receive_window;
-  m->congestion_state = 0;
+  m->zero = 0;
   bpf_ringbuf_submit(m, ojo__submit_flags());
   return 0;
 }
@@ -1088,11 +1089,12 @@ static __always_inline void ojo__congestion(struct ojo__tcp *c, uint32_t state) 
 /* For each segment that arrives: looks at the connection at most once per interval, by TCP's own time, which costs
  * nothing to read. It is as of the segment before: an idle connection's first look may be left out. */
 static __always_inline int ojo__on_segment(struct sock *sk) {
+  if (!OJO__WANTS(OJO__P_METRICS) && !(OJO__WANTS(OJO__P_CONGESTION) && ojo_config.poll_congestion)) return 0;
   struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
   if (!tp) return 0;
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
   if (!c || !c->wanted) return 0;
-  if (ojo_config.poll_congestion)
+  if (OJO__WANTS(OJO__P_CONGESTION) && ojo_config.poll_congestion)
     ojo__congestion(c, BPF_CORE_READ_BITFIELD(&tp->inet_conn, icsk_ca_state));
   if (!OJO__WANTS(OJO__P_METRICS)) return 0;
   uint64_t at = tp->tcp_mstamp;
@@ -1107,6 +1109,7 @@ int BPF_PROG(ojo_segment_fentry, struct sock *sk) { return ojo__on_segment(sk); 
 
 SEC("tp_btf/tcp_cong_state_set")
 int BPF_PROG(ojo_congestion, struct sock *sk, uint8_t state) {
+  if (!OJO__WANTS(OJO__P_CONGESTION)) return 0;
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
   if (c && c->begun) ojo__congestion(c, state);
   return 0;
@@ -1512,17 +1515,17 @@ static __always_inline bool ojo__poller(uint32_t tid) {
 SEC("tp_btf/sched_switch")
 int BPF_PROG(ojo_switch, bool preempt, struct task_struct *from, struct task_struct *to) {
   uint64_t now = 0;
-  if (ojo__traced(from) && !ojo__poller(from->pid)) {
-    uint64_t *since = bpf_task_storage_get(&ojo_off_cpu, from, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  uint32_t tid = from->pid;
+  if (ojo__traced(from) && !ojo__poller(tid)) {
     now = bpf_ktime_get_ns();
-    if (since) *since = now;
-    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_OFF_CPU | OJO__BPF_SIZED, 0, from->pid, !preempt && from->__state != 0);
+    bpf_map_update_elem(&ojo_off_cpu, &tid, &now, BPF_ANY);
+    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_OFF_CPU | OJO__BPF_SIZED, 0, tid, !preempt && from->__state != 0);
   }
-  if (ojo__traced(to) && !ojo__poller(to->pid)) {
-    uint64_t *since = bpf_task_storage_get(&ojo_off_cpu, to, 0, 0);
+  tid = to->pid;
+  if (ojo__traced(to) && !ojo__poller(tid)) {
+    uint64_t *since = bpf_map_lookup_elem(&ojo_off_cpu, &tid);
     if (!now) now = bpf_ktime_get_ns();
-    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_ON_CPU | OJO__BPF_SIZED, 0, to->pid,
-              since && *since ? now - *since : 0);
+    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_ON_CPU | OJO__BPF_SIZED, 0, tid, since ? now - *since : 0);
   }
   return 0;
 }
@@ -2302,7 +2305,6 @@ static bool ojo__bpf_configure(ojo_bpf *b, struct bpf_object *object) {
   }
   if (!config || !ring || bpf_map__set_max_entries(ring, b->desc.ring_bytes) < 0) return false;
   config->probes = ojo__bpf_probes_of_trace(b);
-  config->list = b->desc.list;
   config->trace = b->desc.tracer != NULL;
   config->metrics_interval_us = b->desc.metrics_interval_us;
   config->one_in = b->desc.one_in;
