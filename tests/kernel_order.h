@@ -276,8 +276,7 @@ static void scheduled_each(void *user, const ojo_reader_event *e) {
                  x->off_sum_ns[i] <= e->ts - x->before_ns[i],
              "%s: off the processor for %" PRIu64 " ns within %" PRIu64, i ? "waiter" : "sleeper", x->off_sum_ns[i],
              e->ts - x->before_ns[i]);
-      /* A timer's interrupt is told of as thread 0, or as the thread that it interrupted: see ojo_bpf.h. */
-      expect(&x->woken, x->was_woken[i] && (i == SLEEPER || x->waker[i] == x->workers[WAKER].tid),
+      expect(&x->woken, x->was_woken[i] && x->waker[i] == (i == SLEEPER ? 0 : x->workers[WAKER].tid),
              "%s: %swoken, by %" PRIu64 " (the waker is %u)", i ? "waiter" : "sleeper",
              x->was_woken[i] ? "" : "not ", x->waker[i], x->workers[WAKER].tid);
     }
