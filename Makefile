@@ -151,15 +151,18 @@ demo: $(BUILD)/4_transport $(BUILD)/ojo-cat ## transfer 50 MB with 1 % loss, and
 
 INSTALLED := $(filter $(TOOLS),$(PROGRAMS))
 
-install: $(INSTALLED:%=$(BUILD)/%) ## install the headers, the tools and their man pages under DESTDIR/PREFIX
+INSTALLED_BPF := $(if $(filter ojo-top,$(INSTALLED)),$(BUILD)/ojo_bpf.o)
+
+install: $(INSTALLED:%=$(BUILD)/%) $(INSTALLED_BPF) ## install the headers, the tools and their man pages under DESTDIR/PREFIX
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(INSTALLED:%=$(BUILD)/%) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(wildcard ojo.h ojo_reader.h ojo_bpf.h) $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(INSTALLED:%=tools/%.1) $(DESTDIR)$(PREFIX)/share/man/man1/
+	$(if $(INSTALLED_BPF),install -D -m 644 $(INSTALLED_BPF) $(DESTDIR)$(PREFIX)/lib/ojo/ojo_bpf.o)
 
 uninstall: ## remove what install put there
 	rm -f $(TOOLS:%=$(DESTDIR)$(PREFIX)/bin/%) $(TOOLS:%=$(DESTDIR)$(PREFIX)/share/man/man1/%.1)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,ojo.h ojo_reader.h ojo_bpf.h)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,ojo.h ojo_reader.h ojo_bpf.h) $(DESTDIR)$(PREFIX)/lib/ojo/ojo_bpf.o
 
 # ---- tests
 

@@ -501,7 +501,8 @@ struct ojo__tcp { /* what is kept of a TCP socket */
   uint32_t base_packets_out, base_packets_in, base_retransmits;
   uint32_t retransmits;        /* total_retrans as told so far */
   uint32_t flow;
-  uint32_t srtt_us, cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
+  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
+  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
   /* One byte each: they are written on several CPUs, and an atomic `or` would need a newer instruction set. */
   uint8_t listener;  /* holds the owner that its accepted sockets begin with */
   uint8_t begun;     /* identity and bases are set */
@@ -811,7 +812,8 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   c->active = flags == 0;
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
-  c->srtt_us = c->cwnd = c->ssthresh = c->in_flight = c->send_window = c->receive_window = 0;
+  c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = 0;
+  c->send_window = c->receive_window = 0;
   c->congestion_state = 0;
   c->due_us = 0;
   if (flags & 1) { /* partial */
@@ -1022,6 +1024,11 @@ int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long si
              int length) {
   return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
 }
+SEC("fexit/tcp_recvmsg") /* before Linux 5.19 */
+int BPF_PROG(ojo_receive_fexit6, struct sock *sk, void *message, unsigned long size, int nonblock, int flags,
+             int *address_bytes, int length) {
+  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+}
 
 /* -- TCP: what it does by itself */
 
@@ -1042,9 +1049,10 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   uint32_t srtt = tp->srtt_us, mss = tp->mss_cache, cwnd = tp->snd_cwnd, ssthresh = tp->snd_ssthresh;
   uint32_t in_flight = tp->packets_out - tp->sacked_out - tp->lost_out + tp->retrans_out;
   uint32_t send_window = tp->snd_wnd, receive_window = tp->rcv_wnd, changed = 0;
+  uint32_t min_rtt = tp->rtt_min.s[0].v, mdev = tp->mdev_us;
   struct ojo__bpf_metrics *m;
   uint64_t now;
-  if (srtt != c->srtt_us) changed |= OJO__BPF_HAS_RTT;
+  if (srtt != c->srtt_us || min_rtt != c->min_rtt_us || mdev != c->mdev_us) changed |= OJO__BPF_HAS_RTT;
   if (cwnd != c->cwnd || mss != c->mss) changed |= OJO__BPF_HAS_CWND;
   if (ssthresh < 0x7FFFFFFF && (ssthresh != c->ssthresh || mss != c->mss)) changed |= OJO__BPF_HAS_SSTHRESH;
   if (in_flight != c->in_flight || mss != c->mss) changed |= OJO__BPF_HAS_IN_FLIGHT;
@@ -1055,6 +1063,8 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m = bpf_ringbuf_reserve(&ojo_ring, sizeof *m, 0);
   if (!m) return ojo__lost(OJO__P_METRICS, now);
   c->srtt_us = srtt;
+  c->min_rtt_us = min_rtt;
+  c->mdev_us = mdev;
   c->cwnd = cwnd;
   c->mss = mss;
   c->ssthresh = ssthresh;
@@ -1067,8 +1077,8 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m->event.value = changed;
   m->event.size = 0;
   m->srtt_us = srtt >> 3;
-  m->min_rtt_us = tp->rtt_min.s[0].v;
-  m->variation_us = tp->mdev_us >> 2;
+  m->min_rtt_us = min_rtt;
+  m->variation_us = mdev >> 2;
   m->mss = mss;
   m->cwnd = cwnd;
   m->ssthresh = ssthresh;
@@ -1607,6 +1617,8 @@ OJO__BPF_SAME(KERNEL_WAKEUP, WAKEUP);
 #define OJO__BPF_DRAIN_MAX 200000     /* records per turn, so that a poll ends while the kernel goes on */
 #define OJO__BPF_CLOSED_MAX (1u << 18) /* closed rows kept for the next listing */
 
+#define OJO__BPF_CANDIDATES 3
+
 /* One line of ojo_bpf_query_probes, and the programs that can fill it, best first. */
 enum ojo__bpf_how { OJO__BPF_TP, OJO__BPF_EGRESS, OJO__BPF_INGRESS, OJO__BPF_CREATE, OJO__BPF_FENTRY, OJO__BPF_ITER };
 struct ojo__bpf_candidate {
@@ -1618,7 +1630,7 @@ struct ojo__bpf_part {
   const char *name;
   uint32_t probe;  /* whose events it makes, and whose losses are its own */
   uint32_t needed; /* loaded if any of these is asked for */
-  struct ojo__bpf_candidate candidates[2];
+  struct ojo__bpf_candidate candidates[OJO__BPF_CANDIDATES]; /* program NULL: no more */
 };
 enum { /* those with a role of their own below */
   OJO__BPF_PART_CONGESTION = 6,
@@ -1634,7 +1646,8 @@ static const struct ojo__bpf_part ojo__bpf_parts[OJO__BPF_PARTS] = {
   {"tcp_send", OJO_BPF_TCP_IO, OJO_BPF_TCP,
    {{"ojo_send", OJO__BPF_TP, "sock_send_length"}, {"ojo_send_fexit", OJO__BPF_FENTRY, "tcp_sendmsg"}}},
   {"tcp_receive", OJO_BPF_TCP_IO, OJO_BPF_TCP,
-   {{"ojo_receive", OJO__BPF_TP, "sock_recv_length"}, {"ojo_receive_fexit", OJO__BPF_FENTRY, "tcp_recvmsg"}}},
+   {{"ojo_receive", OJO__BPF_TP, "sock_recv_length"}, {"ojo_receive_fexit", OJO__BPF_FENTRY, "tcp_recvmsg"},
+    {"ojo_receive_fexit6", OJO__BPF_FENTRY, "tcp_recvmsg"}}},
   {"tcp_retransmit", OJO_BPF_TCP_RETRANSMIT, OJO_BPF_TCP_RETRANSMIT,
    {{"ojo_retransmit", OJO__BPF_TP, "tcp_retransmit_skb"},
     {"ojo_retransmit_fexit", OJO__BPF_FENTRY, "__tcp_retransmit_skb"}}},
@@ -1653,18 +1666,18 @@ static const struct ojo__bpf_part ojo__bpf_parts[OJO__BPF_PARTS] = {
   {"udp_receive", OJO_BPF_UDP_IO, OJO_BPF_UDP,
    {{"ojo_udp_in", OJO__BPF_INGRESS, "ingress"}, {"ojo_receive", OJO__BPF_TP, "sock_recv_length"}}},
   {"udp_owner", OJO_BPF_UDP_IO, OJO_BPF_UDP,
-   {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}}},
   {"udp_drop", OJO_BPF_UDP_DROP, OJO_BPF_UDP, /* what was dropped was not received: the counts need it too */
-   {{"ojo_udp_drop", OJO__BPF_TP, "udp_fail_queue_rcv_skb"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_udp_drop", OJO__BPF_TP, "udp_fail_queue_rcv_skb"}}},
   {"scheduler_switch", OJO_BPF_SCHEDULER, OJO_BPF_SCHEDULER,
-   {{"ojo_switch", OJO__BPF_TP, "sched_switch"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_switch", OJO__BPF_TP, "sched_switch"}}},
   {"scheduler_wakeup", OJO_BPF_SCHEDULER, OJO_BPF_SCHEDULER,
-   {{"ojo_waking", OJO__BPF_TP, "sched_waking"}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_files", 0, OJO_BPF_TCP | OJO_BPF_UDP, {{"ojo_walk_files", OJO__BPF_ITER, NULL}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_tcp", 0, OJO_BPF_TCP, {{"ojo_walk_tcp", OJO__BPF_ITER, NULL}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_found", 0, OJO_BPF_TCP, {{"ojo_walk_found", OJO__BPF_ITER, "ojo_tcp"}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_list", 0, OJO_BPF_TCP, {{"ojo_walk_list", OJO__BPF_ITER, "ojo_tcp"}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_tuples", 0, OJO_BPF_UDP, {{"ojo_walk_tuples", OJO__BPF_ITER, "ojo_tuples"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_waking", OJO__BPF_TP, "sched_waking"}}},
+  {"walk_files", 0, OJO_BPF_TCP | OJO_BPF_UDP, {{"ojo_walk_files", OJO__BPF_ITER, NULL}}},
+  {"walk_tcp", 0, OJO_BPF_TCP, {{"ojo_walk_tcp", OJO__BPF_ITER, NULL}}},
+  {"walk_found", 0, OJO_BPF_TCP, {{"ojo_walk_found", OJO__BPF_ITER, "ojo_tcp"}}},
+  {"walk_list", 0, OJO_BPF_TCP, {{"ojo_walk_list", OJO__BPF_ITER, "ojo_tcp"}}},
+  {"walk_tuples", 0, OJO_BPF_UDP, {{"ojo_walk_tuples", OJO__BPF_ITER, "ojo_tuples"}}},
 };
 
 struct ojo__bpf_slot { /* what became of a part */
@@ -2138,7 +2151,7 @@ static const char *ojo__bpf_how_name(const struct ojo__bpf_candidate *c) {
 }
 static const struct ojo__bpf_candidate *ojo__bpf_chosen(const ojo_bpf *b, uint32_t part) {
   uint32_t choice = b->slots[part].choice;
-  if (choice >= 2 || !ojo__bpf_parts[part].candidates[choice].program) return NULL;
+  if (choice >= OJO__BPF_CANDIDATES || !ojo__bpf_parts[part].candidates[choice].program) return NULL;
   return &ojo__bpf_parts[part].candidates[choice];
 }
 static bool ojo__bpf_is_cgroup(const struct ojo__bpf_candidate *c) {
@@ -2627,7 +2640,7 @@ static ojo_result ojo__bpf_open_quietly(ojo_bpf *b, const void *image, size_t by
   }
   result = ojo__bpf_permitted(kernel, &b->desc.logger);
   for (uint32_t i = 0; result == OJO_OK && i < OJO__BPF_PARTS; i++) {
-    if (!(ojo__bpf_parts[i].needed & b->desc.probes)) b->slots[i].choice = 2;
+    if (!(ojo__bpf_parts[i].needed & b->desc.probes)) b->slots[i].choice = OJO__BPF_CANDIDATES;
     else ojo__bpf_next(b, kernel, i, NULL);
   }
   if (result == OJO_OK) result = ojo__bpf_start(b, kernel, image, bytes);

@@ -13,7 +13,7 @@
  * writes two traces of its own into the directory; its sockets' kernel events stand in ours, on flows of the
  * kernel's: SOCKET_BOUND there and KERNEL_CONNECTION here hold the same cookie.
  * At its end it looks for a segment that the kernel had to send again, and prints the ojo-cat commands that
- * show its story: the application's send, the kernel's, the retransmit, what that did to RTT and window, and the
+ * show its story: the application's send, the kernel's, the retransmit, what became of RTT and window, and the
  * peer's receive.
  *
  * Needs root: for the namespace, and for the probes (alone they need CAP_BPF, CAP_PERFMON and, for UDP,
@@ -55,12 +55,12 @@ __asm__(".pushsection .rodata\n"
 extern const unsigned char kernel_side[], kernel_side_end[];
 
 /* In a namespace of its own every port is free. */
-enum { TCP_PORT = 7000, UDP_PORT = 7001, FILE_BYTES = 1 << 20, WRITE_BYTES = 16 << 10 };
+enum { TCP_PORT = 7000, UDP_PORT = 7001, FILE_BYTES = 1 << 20, WRITE_BYTES = 4 << 10 };
 enum { SEND_RETURNED = OJO_APPLICATION_TYPE_FIRST };
 static const ojo_type types[] = {
   {SEND_RETURNED, "SEND_RETURNED", "Socket", "bytes of the file that the kernel has by now", OJO_VALUE_NONE}};
 
-static uint8_t file[FILE_BYTES], copy[FILE_BYTES];
+static uint8_t file[FILE_BYTES], copy[FILE_BYTES + 1];
 static ojo_tracer *trace;
 
 extern char **environ;
@@ -138,11 +138,8 @@ static void *receive(void *argument) {
   int fd = accept(r->listener, NULL, NULL);
   if (fd < 0) return NULL;
   ojo_bind_socket(trace, r->flow, fd); /* the kernel knows it since the handshake: from now on as this flow */
-  for (ssize_t got; r->bytes < FILE_BYTES; r->bytes += (uint64_t)got) {
-    got = recv(fd, copy + r->bytes, FILE_BYTES - r->bytes, 0);
-    if (got <= 0) break;
+  for (ssize_t got; (got = recv(fd, copy + r->bytes, sizeof copy - r->bytes, 0)) > 0; r->bytes += (uint64_t)got)
     ojo_offset_received_sized(trace, r->flow, r->bytes, (uint64_t)got);
-  }
   close(fd);
   return NULL;
 }
@@ -183,6 +180,8 @@ static int transfer_run(uint32_t *sender_flow, uint32_t *receiver_flow) {
   setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
   if (connect(fd, (struct sockaddr *)&address, sizeof address)) return failed("connect");
   if (!send_file(fd, flow)) return failed("send");
+  shutdown(fd, SHUT_WR);
+  recv(fd, &unsent, 1, 0); /* until the peer has it all, and closes: then the kernel's last word is in, too */
   close(fd);
   pthread_join(thread, NULL);
   close(receiver.listener);
@@ -196,37 +195,50 @@ static int transfer_run(uint32_t *sender_flow, uint32_t *receiver_flow) {
 
 /* ---- the story ------------------------------------------------------------------------------- */
 
-/* What the receiver has got when the kernel sends something again ends at the byte that is missing: that byte's
- * story begins with the send that held it and ends with the next receive. */
+/* What the receiver has taken when the kernel sends something again ends at the byte that is missing: that byte's
+ * story begins with the send that held it and ends with the next receive. We take the shortest one in which
+ * the sender's window or round-trip time changed in between. */
 struct story {
-  uint64_t sent_ns, again_ns, received_ns; /* unix; 0: not yet */
+  uint64_t sent_ns, again_ns, received_ns; /* unix */
   uint64_t byte;
-  uint32_t trace; /* the reader's index of it */
+  uint64_t linked; /* the kernel's flow of the receiver's socket, which it saw before we bound it */
+  uint32_t trace;  /* the reader's index of it */
 };
 
-static bool story_find(ojo_reader *r, uint32_t sender, uint32_t receiver, struct story *s) {
-  struct { uint64_t end, time_ns; } sends[1024]; /* in order; there are 64 if each took all it was given */
+static bool story_find(ojo_reader *r, uint32_t sender, uint32_t receiver, struct story *best) {
+  enum { NOT_YET, SENT_AGAIN, CHANGED, RECEIVED } step = NOT_YET;
+  struct { uint64_t end, time_ns; } sends[1024]; /* in order; there are 256 if each took all it was given */
+  struct story now = {0};
   size_t send_count = 0;
-  uint64_t received = 0;
+  uint64_t taken = 0;
   ojo_reader_event e;
-  *s = (struct story){0};
+  *best = now;
   while (ojo_reader_next(r, &e)) {
     if (ojo_reader_trace(r, e.trace)->pid != (uint32_t)getpid()) continue; /* flows of example 4's */
-    if (e.flow == sender && e.type == OJO_OFFSET_SENT && send_count < 1024) {
-      sends[send_count].end = e.number;
-      sends[send_count++].time_ns = e.time_ns;
-    } else if (e.flow == receiver && e.type == OJO_OFFSET_RECEIVED) {
-      received = e.number;
-      s->received_ns = e.time_ns;
-      if (s->again_ns) return true;
-    } else if (e.flow == sender && e.type == OJO_KERNEL_TCP_RETRANSMIT && !s->again_ns) {
-      size_t i = 0;
-      while (i < send_count && sends[i].end <= received) i++;
-      if (i == send_count) continue; /* of the handshake, or of what had come after all */
-      *s = (struct story){sends[i].time_ns, e.time_ns, 0, received, e.trace};
+    if (e.type == OJO_STREAM_LINK_PARENT && e.payload == receiver) now.linked = e.flow;
+    if (e.flow == sender) {
+      if (e.type == OJO_OFFSET_SENT && send_count < sizeof sends / sizeof *sends) {
+        sends[send_count].end = e.number;
+        sends[send_count++].time_ns = e.time_ns;
+      } else if (e.type == OJO_KERNEL_TCP_RETRANSMIT && step == NOT_YET) {
+        size_t i = 0;
+        while (i < send_count && sends[i].end <= taken) i++;
+        if (i == send_count) continue; /* of the handshake, or of what had come after all */
+        now = (struct story){sends[i].time_ns, e.time_ns, 0, taken, now.linked, e.trace};
+        step = SENT_AGAIN;
+      } else if ((e.type == OJO_KERNEL_TCP_CWND || e.type == OJO_KERNEL_TCP_RTT) && step == SENT_AGAIN) {
+        step = CHANGED;
+      }
+    } else if (now.linked && e.flow == now.linked && e.type == OJO_KERNEL_TCP_RECEIVE) {
+      taken += e.payload;
+      step = step == CHANGED ? RECEIVED : NOT_YET;
+    } else if (e.flow == receiver && e.type == OJO_OFFSET_RECEIVED && step == RECEIVED) {
+      now.received_ns = e.time_ns;
+      if (!best->sent_ns || now.received_ns - now.sent_ns < best->received_ns - best->sent_ns) *best = now;
+      step = NOT_YET;
     }
   }
-  return false;
+  return best->sent_ns != 0;
 }
 
 static int story_show(const char *dir, uint32_t sender, uint32_t receiver) {
@@ -235,7 +247,7 @@ static int story_show(const char *dir, uint32_t sender, uint32_t receiver) {
   if (ojo_reader_open(&r, &(ojo_reader_desc){.path = dir}) != OJO_OK) return failed(dir);
   if (!story_find(r, sender, receiver, &s)) {
     ojo_reader_close(r);
-    puts("nothing was sent again: no story");
+    puts("nothing was sent again of which there is this much to tell");
     return 1;
   }
   const uint8_t *id = ojo_reader_trace(r, s.trace)->id;
@@ -245,8 +257,8 @@ static int story_show(const char *dir, uint32_t sender, uint32_t receiver) {
   printf("byte %" PRIu64 " got lost: written at 0, sent again by the kernel after %.3f ms, received after "
          "%.3f ms\n\nIts story, and how to see more:\n", s.byte, (double)(s.again_ns - s.sent_ns) / 1e6,
          (double)(s.received_ns - s.sent_ns) / 1e6);
-  printf("  ojo-cat -f text --trace %s --flow %u,%u --since %" PRIu64 " --until %" PRIu64 " %s\n", which, sender,
-         receiver, s.sent_ns, s.received_ns + 1, dir);
+  printf("  ojo-cat -f text --trace %s --flow %u,%u,%" PRIu64 " --since %" PRIu64 " --until %" PRIu64 " %s\n", which,
+         sender, receiver, s.linked, s.sent_ns, s.received_ns + 1, dir);
   printf("  ojo-cat --flows %s\n", dir);
   printf("  ojo-cat -f text --trace %s --type KERNEL_TCP_RETRANSMIT,KERNEL_TCP_CONGESTION_STATE %s\n", which, dir);
   printf("  ojo-cat --trace %s --flow %u --plot KERNEL_TCP_CWND %s\n", which, sender, dir);
@@ -266,8 +278,9 @@ int main(void) {
    * does nothing. */
   ojo_result result = ojo_bpf_open(&probes, &(ojo_bpf_desc){
     .tracer = trace, .object = kernel_side, .object_bytes = (size_t)(kernel_side_end - kernel_side),
-    .ports = ports, .port_count = 2, .addresses = &here, .address_count = 1, .thread = true});
-  if (result == OJO_ERR_PERMISSION) return skipped("kernel probes need root (CAP_BPF and CAP_PERFMON)");
+    .ports = ports, .port_count = 2, .addresses = &here, .address_count = 1, .thread = true,
+    .metrics_interval_us = 100 /* the link is slow: a look at nearly every ACK */});
+  if (result == OJO_ERR_PERMISSION) return 77; /* ojo_bpf has said so, in one line */
   if (result != OJO_OK) return fprintf(stderr, "7_kernel: probes: %s\n", ojo_result_string(result)), 1;
 
   for (size_t i = 0; i < FILE_BYTES; i++) file[i] = (uint8_t)(i * 2654435761u >> 13);
