@@ -151,15 +151,18 @@ demo: $(BUILD)/4_transport $(BUILD)/ojo-cat ## transfer 50 MB with 1 % loss, and
 
 INSTALLED := $(filter $(TOOLS),$(PROGRAMS))
 
-install: $(INSTALLED:%=$(BUILD)/%) ## install the headers, the tools and their man pages under DESTDIR/PREFIX
+INSTALLED_BPF := $(if $(filter ojo-top,$(INSTALLED)),$(BUILD)/ojo_bpf.o)
+
+install: $(INSTALLED:%=$(BUILD)/%) $(INSTALLED_BPF) ## install the headers, the tools and their man pages under DESTDIR/PREFIX
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(INSTALLED:%=$(BUILD)/%) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(wildcard ojo.h ojo_reader.h ojo_bpf.h) $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(INSTALLED:%=tools/%.1) $(DESTDIR)$(PREFIX)/share/man/man1/
+	$(if $(INSTALLED_BPF),install -D -m 644 $(INSTALLED_BPF) $(DESTDIR)$(PREFIX)/lib/ojo/ojo_bpf.o)
 
 uninstall: ## remove what install put there
 	rm -f $(TOOLS:%=$(DESTDIR)$(PREFIX)/bin/%) $(TOOLS:%=$(DESTDIR)$(PREFIX)/share/man/man1/%.1)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,ojo.h ojo_reader.h ojo_bpf.h)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,ojo.h ojo_reader.h ojo_bpf.h) $(DESTDIR)$(PREFIX)/lib/ojo/ojo_bpf.o
 
 # ---- tests
 
@@ -179,10 +182,9 @@ $(BUILD)/ojo-cat.asan: $(wildcard tools/ojo-cat.c tools/export_*.c tools/*.h) oj
 	@mkdir -p $(@D)
 	$(call say,CC,$@) $(CC) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) $(ASAN_FLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) -pthread
 
-# The tests of ojo_bpf.h need libbpf and a clang that knows its target.
-have_bpf    := $(if $(wildcard ojo_bpf.h),$(shell echo '#include <bpf/libbpf.h>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && \
-                 echo 'int x;' | $(BPF_CLANG) -target bpf -O2 -x c -c -o /dev/null - 2>/dev/null && echo yes))
-KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:libbpf_or_clang_with_its_bpf_target_is_missing)
+# The tests of ojo_bpf.h.
+have_bpf    := $(shell $(NEEDS_bpf) >/dev/null 2>&1 && echo yes)
+KERNEL_RUN   = $(if $(have_bpf),$(BUILD)/tests/kernel,skip:kernel:clang_or_libbpf_is_missing)
 
 .PHONY: kernel-built
 kernel-built: $(if $(have_bpf),$(BUILD)/tests/kernel $(BUILD)/ojo_bpf.o)

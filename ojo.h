@@ -2944,6 +2944,25 @@ struct ojo__record { /* what is to be recorded */
   bool pair;
 };
 
+/* Appends a record to a chunk that has room for it, behind a marker. */
+OJO__INLINE void ojo__append(ojo_tracer *t, struct ojo__chunk *chunk, unsigned char *base, uint64_t at,
+                             const struct ojo__record *r, uint32_t extra) {
+  ojo_event *slot = (ojo_event *)(void *)(base + at);
+  ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
+  slot->ts = r->raw ? r->raw : ojo__raw_now(t);
+  slot->type = r->pair ? r->type : r->type | extra << OJO_EXTENSION_SHIFT;
+  slot->flow = r->flow;
+  slot->payload = r->payload;
+  if (extra) {
+    memset(slot + extra, 0, sizeof *slot); /* what the last one does not fill is zero */
+    memcpy(slot + 1, r->bytes, r->length);
+  }
+  if (r->pair) slot[1].ts = slot->ts;
+  else OJO__SET(&chunk->extension_slots, chunk->extension_slots + extra);
+  /* Release: pairs with the flusher's and the recoverer's acquire; slots before it are whole. */
+  __atomic_store_n(&chunk->committed, at + (uint64_t)OJO_SLOT_BYTES * (1 + extra), __ATOMIC_RELEASE);
+}
+
 /* Writes one record at a level whose marker we hold. */
 static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context *context, int level,
                      const struct ojo__record *r) {
@@ -2964,20 +2983,7 @@ static void ojo__put(ojo_tracer *t, struct ojo__core *core, struct ojo__context 
     chunk = context->lease[level].chunk;
     at = 0;
   }
-  ojo_event *slot = (ojo_event *)(void *)(context->lease[level].base + at);
-  ojo__ahead((const unsigned char *)slot + OJO__AHEAD_BYTES);
-  slot->ts = r->raw ? r->raw : ojo__raw_now(t);
-  slot->type = r->pair ? r->type : r->type | extra << OJO_EXTENSION_SHIFT;
-  slot->flow = r->flow;
-  slot->payload = r->payload;
-  if (extra) {
-    memcpy(slot + 1, r->bytes, r->length);
-    memset((unsigned char *)(slot + 1) + r->length, 0, (size_t)extra * OJO_SLOT_BYTES - r->length);
-  }
-  if (r->pair) slot[1].ts = slot->ts;
-  else OJO__SET(&chunk->extension_slots, chunk->extension_slots + extra);
-  /* Release: pairs with the flusher's and the recoverer's acquire; slots before it are whole. */
-  __atomic_store_n(&chunk->committed, at + size, __ATOMIC_RELEASE);
+  ojo__append(t, chunk, context->lease[level].base, at, r, extra);
 }
 
 /* A record was cut short by a longjmp, perhaps between the two stores that count its slots. */
@@ -3048,10 +3054,26 @@ OJO_API void ojo__full(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow
   OJO__COMPILER_BARRIER();
   ojo__hot.generation = generation;
 }
+/* ojo__record with extension slots. False: not recorded, since that is not the usual case. */
+static bool ojo__ext_fast(ojo_tracer *t, const struct ojo__record *r, const void *frame) {
+  uint64_t generation = OJO__PEEK(&t->generation);
+  uint32_t extra = (uint32_t)((r->length + OJO_SLOT_BYTES - 1) / OJO_SLOT_BYTES);
+  if (ojo__hot.generation != generation || r->length - 1 >= OJO_EXTENSION_BYTES_MAX) return false;
+  ojo__hot.generation = (uint64_t)(uintptr_t)frame; /* the marker, before the cursor is loaded */
+  OJO__COMPILER_BARRIER();
+  struct ojo__chunk *chunk = ojo__hot.chunk;
+  uint64_t at = OJO__PEEK(&chunk->committed);
+  bool fits = ojo__hot.owner == generation && at + (uint64_t)OJO_SLOT_BYTES * (1 + extra) <= OJO__CHUNK_LIMIT;
+  if (OJO__LIKELY(fits)) ojo__append(t, chunk, ojo__hot.base, at, r, extra);
+  OJO__COMPILER_BARRIER();
+  ojo__hot.generation = ojo__hot.owner == generation ? generation : 0;
+  return fits;
+}
 OJO_API void ojo__ext(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
                       const void *bytes, size_t length) {
   struct ojo__record r = {raw, type, flow, payload, bytes, length, false};
-  ojo__enter(t, &r, __builtin_frame_address(0));
+  const void *frame = __builtin_frame_address(0);
+  if (!ojo__ext_fast(t, &r, frame)) ojo__enter(t, &r, frame);
 }
 OJO_API void ojo__retransmit(ojo_tracer *t, uint64_t raw, uint32_t flow, uint64_t old_number,
                              uint64_t new_number) {

@@ -205,8 +205,8 @@ OJO_API int ojo_bpf_fd(ojo_bpf *b);
 /* Detaches the probes, records what is still in the ring, frees everything. Before ojo_close of the tracer. */
 OJO_API ojo_result ojo_bpf_close(ojo_bpf *b);
 /* Calls fn for each live connection, and then, with .closed set, once for each that closed since the last call, until
- * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_MODE without desc.list; OJO_ERR_IO or
- * OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
+ * it returns false. fn may call anything but ojo_bpf_close. OJO_ERR_ARGUMENT without fn, OJO_ERR_MODE without
+ * desc.list, OJO_ERR_IO or OJO_ERR_MEMORY if the listing is not complete. Which thread: see THREADS. */
 OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const ojo_bpf_connection *c), void *user);
 /* Fills in up to `room` lines, one for each attach point of the probes that were asked for, and returns how many there
  * are. The text lives until ojo_bpf_close. Any thread. */
@@ -262,6 +262,7 @@ enum ojo__bpf_limits {
   OJO__BPF_PORTS_MAX = 4096,
   OJO__BPF_PREFIXES_MAX = 4096,
   OJO__BPF_TUPLES_MAX = 65536, /* UDP 4-tuples at a time, and sockets bound to flows */
+  OJO__BPF_THREADS_MAX = 8192, /* whose time off the CPU is known */
   OJO__BPF_CGROUP_DEPTH = 32
 };
 
@@ -323,13 +324,12 @@ struct ojo__bpf_row { /* OJO__BPF_ROW, KERNEL_TCP_FINISHED, KERNEL_UDP_FINISHED 
 #define OJO__BPF_HAS_IN_FLIGHT 8u
 #define OJO__BPF_HAS_SEND_WINDOW 16u
 #define OJO__BPF_HAS_RECEIVE_WINDOW 32u
-#define OJO__BPF_HAS_CONGESTION 64u
 struct ojo__bpf_metrics {
   struct ojo__bpf_event event;
   uint32_t srtt_us, min_rtt_us, variation_us, mss; /* srtt in us, not in the kernel's eighths */
   uint32_t cwnd, ssthresh, in_flight;              /* segments */
   uint32_t send_window, receive_window;            /* bytes */
-  uint32_t congestion_state;
+  uint32_t zero;
 };
 
 struct ojo__bpf_tuple_key { /* a UDP flow as one socket sees it; by socket alone: remote is zero */
@@ -361,7 +361,6 @@ struct ojo__bpf_prefix_key { /* of the address filter: IPv4 as ::ffff:a.b.c.d */
 struct ojo__bpf_config {
   uint32_t abi;
   uint32_t probes;        /* ojo_bpf_probe bits whose events are recorded */
-  uint32_t list;          /* rows are asked for */
   uint32_t trace;         /* events are asked for */
   uint32_t metrics_interval_us;
   uint32_t one_in;
@@ -370,6 +369,7 @@ struct ojo__bpf_config {
   uint32_t poll_congestion; /* no tracepoint for it: tcp_probe looks */
   uint32_t sees_drops;    /* the probe for UDP's drops is there */
   uint32_t self;          /* the loader's pid */
+  uint32_t zero;
   uint64_t cgroup;        /* id; 0: any */
   uint64_t ring_mark;     /* bytes in the ring that wake the reader */
   uint64_t ring_half;     /* bytes at which a listing's walk pauses */
@@ -501,7 +501,8 @@ struct ojo__tcp { /* what is kept of a TCP socket */
   uint32_t base_packets_out, base_packets_in, base_retransmits;
   uint32_t retransmits;        /* total_retrans as told so far */
   uint32_t flow;
-  uint32_t srtt_us, cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
+  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
+  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
   /* One byte each: they are written on several CPUs, and an atomic `or` would need a newer instruction set. */
   uint8_t listener;  /* holds the owner that its accepted sockets begin with */
   uint8_t begun;     /* identity and bases are set */
@@ -575,11 +576,11 @@ struct ojo__seen { /* by this CPU's ingress program: what a drop, which follows 
 };
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, uint32_t);
   __type(value, struct ojo__seen); } ojo_seen SEC(".maps");
-struct {
-  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-  __uint(map_flags, BPF_F_NO_PREALLOC);
-  __type(key, int);
-  __type(value, uint64_t); /* when the thread left the CPU */
+struct { /* all allocated before: under the scheduler's locks nothing may be. (TASK_STORAGE would allocate) */
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, OJO__BPF_THREADS_MAX);
+  __type(key, uint32_t);   /* tid */
+  __type(value, uint64_t); /* when it left the CPU */
 } ojo_off_cpu SEC(".maps");
 
 /* -- the ring */
@@ -811,7 +812,7 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   c->active = flags == 0;
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
-  c->srtt_us = c->cwnd = c->ssthresh = c->in_flight = c->send_window = c->receive_window = 0;
+  c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = c->send_window = c->receive_window = 0;
   c->congestion_state = 0;
   c->due_us = 0;
   if (flags & 1) { /* partial */
@@ -1022,10 +1023,16 @@ int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long si
              int length) {
   return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
 }
+SEC("fexit/tcp_recvmsg") /* before Linux 5.19 */
+int BPF_PROG(ojo_receive_fexit6, struct sock *sk, void *message, unsigned long size, int nonblock, int flags,
+             int *address_bytes, int length) {
+  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+}
 
 /* -- TCP: what it does by itself */
 
 static __always_inline int ojo__on_retransmit(const struct sock *sk) {
+  if (!OJO__WANTS(OJO__P_RETRANSMIT)) return 0; /* a listing alone reads the kernel's count */
   struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
   if (!tp) return 0;
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
@@ -1041,9 +1048,10 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   uint32_t srtt = tp->srtt_us, mss = tp->mss_cache, cwnd = tp->snd_cwnd, ssthresh = tp->snd_ssthresh;
   uint32_t in_flight = tp->packets_out - tp->sacked_out - tp->lost_out + tp->retrans_out;
   uint32_t send_window = tp->snd_wnd, receive_window = tp->rcv_wnd, changed = 0;
+  uint32_t min_rtt = tp->rtt_min.s[0].v, mdev = tp->mdev_us;
   struct ojo__bpf_metrics *m;
   uint64_t now;
-  if (srtt != c->srtt_us) changed |= OJO__BPF_HAS_RTT;
+  if (srtt != c->srtt_us || min_rtt != c->min_rtt_us || mdev != c->mdev_us) changed |= OJO__BPF_HAS_RTT;
   if (cwnd != c->cwnd || mss != c->mss) changed |= OJO__BPF_HAS_CWND;
   if (ssthresh < 0x7FFFFFFF && (ssthresh != c->ssthresh || mss != c->mss)) changed |= OJO__BPF_HAS_SSTHRESH;
   if (in_flight != c->in_flight || mss != c->mss) changed |= OJO__BPF_HAS_IN_FLIGHT;
@@ -1054,6 +1062,8 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m = bpf_ringbuf_reserve(&ojo_ring, sizeof *m, 0);
   if (!m) return ojo__lost(OJO__P_METRICS, now);
   c->srtt_us = srtt;
+  c->min_rtt_us = min_rtt;
+  c->mdev_us = mdev;
   c->cwnd = cwnd;
   c->mss = mss;
   c->ssthresh = ssthresh;
@@ -1066,15 +1076,15 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m->event.value = changed;
   m->event.size = 0;
   m->srtt_us = srtt >> 3;
-  m->min_rtt_us = tp->rtt_min.s[0].v;
-  m->variation_us = tp->mdev_us >> 2;
+  m->min_rtt_us = min_rtt;
+  m->variation_us = mdev >> 2;
   m->mss = mss;
   m->cwnd = cwnd;
   m->ssthresh = ssthresh;
   m->in_flight = in_flight;
   m->send_window = send_window;
   m->receive_window = receive_window;
-  m->congestion_state = 0;
+  m->zero = 0;
   bpf_ringbuf_submit(m, ojo__submit_flags());
   return 0;
 }
@@ -1088,11 +1098,12 @@ static __always_inline void ojo__congestion(struct ojo__tcp *c, uint32_t state) 
 /* For each segment that arrives: looks at the connection at most once per interval, by TCP's own time, which costs
  * nothing to read. It is as of the segment before: an idle connection's first look may be left out. */
 static __always_inline int ojo__on_segment(struct sock *sk) {
+  if (!OJO__WANTS(OJO__P_METRICS) && !(OJO__WANTS(OJO__P_CONGESTION) && ojo_config.poll_congestion)) return 0;
   struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
   if (!tp) return 0;
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
   if (!c || !c->wanted) return 0;
-  if (ojo_config.poll_congestion)
+  if (OJO__WANTS(OJO__P_CONGESTION) && ojo_config.poll_congestion)
     ojo__congestion(c, BPF_CORE_READ_BITFIELD(&tp->inet_conn, icsk_ca_state));
   if (!OJO__WANTS(OJO__P_METRICS)) return 0;
   uint64_t at = tp->tcp_mstamp;
@@ -1107,6 +1118,7 @@ int BPF_PROG(ojo_segment_fentry, struct sock *sk) { return ojo__on_segment(sk); 
 
 SEC("tp_btf/tcp_cong_state_set")
 int BPF_PROG(ojo_congestion, struct sock *sk, uint8_t state) {
+  if (!OJO__WANTS(OJO__P_CONGESTION)) return 0;
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
   if (c && c->begun) ojo__congestion(c, state);
   return 0;
@@ -1512,17 +1524,17 @@ static __always_inline bool ojo__poller(uint32_t tid) {
 SEC("tp_btf/sched_switch")
 int BPF_PROG(ojo_switch, bool preempt, struct task_struct *from, struct task_struct *to) {
   uint64_t now = 0;
-  if (ojo__traced(from) && !ojo__poller(from->pid)) {
-    uint64_t *since = bpf_task_storage_get(&ojo_off_cpu, from, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  uint32_t tid = from->pid;
+  if (ojo__traced(from) && !ojo__poller(tid)) {
     now = bpf_ktime_get_ns();
-    if (since) *since = now;
-    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_OFF_CPU | OJO__BPF_SIZED, 0, from->pid, !preempt && from->__state != 0);
+    bpf_map_update_elem(&ojo_off_cpu, &tid, &now, BPF_ANY);
+    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_OFF_CPU | OJO__BPF_SIZED, 0, tid, !preempt && from->__state != 0);
   }
-  if (ojo__traced(to) && !ojo__poller(to->pid)) {
-    uint64_t *since = bpf_task_storage_get(&ojo_off_cpu, to, 0, 0);
+  tid = to->pid;
+  if (ojo__traced(to) && !ojo__poller(tid)) {
+    uint64_t *since = bpf_map_lookup_elem(&ojo_off_cpu, &tid);
     if (!now) now = bpf_ktime_get_ns();
-    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_ON_CPU | OJO__BPF_SIZED, 0, to->pid,
-              since && *since ? now - *since : 0);
+    ojo__emit(OJO__P_SCHEDULER, now, OJO__E_ON_CPU | OJO__BPF_SIZED, 0, tid, since ? now - *since : 0);
   }
   return 0;
 }
@@ -1604,6 +1616,8 @@ OJO__BPF_SAME(KERNEL_WAKEUP, WAKEUP);
 #define OJO__BPF_DRAIN_MAX 200000     /* records per turn, so that a poll ends while the kernel goes on */
 #define OJO__BPF_CLOSED_MAX (1u << 18) /* closed rows kept for the next listing */
 
+#define OJO__BPF_CANDIDATES 3
+
 /* One line of ojo_bpf_query_probes, and the programs that can fill it, best first. */
 enum ojo__bpf_how { OJO__BPF_TP, OJO__BPF_EGRESS, OJO__BPF_INGRESS, OJO__BPF_CREATE, OJO__BPF_FENTRY, OJO__BPF_ITER };
 struct ojo__bpf_candidate {
@@ -1615,7 +1629,7 @@ struct ojo__bpf_part {
   const char *name;
   uint32_t probe;  /* whose events it makes, and whose losses are its own */
   uint32_t needed; /* loaded if any of these is asked for */
-  struct ojo__bpf_candidate candidates[2];
+  struct ojo__bpf_candidate candidates[OJO__BPF_CANDIDATES]; /* program NULL: no more */
 };
 enum { /* those with a role of their own below */
   OJO__BPF_PART_CONGESTION = 6,
@@ -1631,7 +1645,8 @@ static const struct ojo__bpf_part ojo__bpf_parts[OJO__BPF_PARTS] = {
   {"tcp_send", OJO_BPF_TCP_IO, OJO_BPF_TCP,
    {{"ojo_send", OJO__BPF_TP, "sock_send_length"}, {"ojo_send_fexit", OJO__BPF_FENTRY, "tcp_sendmsg"}}},
   {"tcp_receive", OJO_BPF_TCP_IO, OJO_BPF_TCP,
-   {{"ojo_receive", OJO__BPF_TP, "sock_recv_length"}, {"ojo_receive_fexit", OJO__BPF_FENTRY, "tcp_recvmsg"}}},
+   {{"ojo_receive", OJO__BPF_TP, "sock_recv_length"}, {"ojo_receive_fexit", OJO__BPF_FENTRY, "tcp_recvmsg"},
+    {"ojo_receive_fexit6", OJO__BPF_FENTRY, "tcp_recvmsg"}}},
   {"tcp_retransmit", OJO_BPF_TCP_RETRANSMIT, OJO_BPF_TCP_RETRANSMIT,
    {{"ojo_retransmit", OJO__BPF_TP, "tcp_retransmit_skb"},
     {"ojo_retransmit_fexit", OJO__BPF_FENTRY, "__tcp_retransmit_skb"}}},
@@ -1650,18 +1665,18 @@ static const struct ojo__bpf_part ojo__bpf_parts[OJO__BPF_PARTS] = {
   {"udp_receive", OJO_BPF_UDP_IO, OJO_BPF_UDP,
    {{"ojo_udp_in", OJO__BPF_INGRESS, "ingress"}, {"ojo_receive", OJO__BPF_TP, "sock_recv_length"}}},
   {"udp_owner", OJO_BPF_UDP_IO, OJO_BPF_UDP,
-   {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_udp_create", OJO__BPF_CREATE, "sock_create"}}},
   {"udp_drop", OJO_BPF_UDP_DROP, OJO_BPF_UDP, /* what was dropped was not received: the counts need it too */
-   {{"ojo_udp_drop", OJO__BPF_TP, "udp_fail_queue_rcv_skb"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_udp_drop", OJO__BPF_TP, "udp_fail_queue_rcv_skb"}}},
   {"scheduler_switch", OJO_BPF_SCHEDULER, OJO_BPF_SCHEDULER,
-   {{"ojo_switch", OJO__BPF_TP, "sched_switch"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_switch", OJO__BPF_TP, "sched_switch"}}},
   {"scheduler_wakeup", OJO_BPF_SCHEDULER, OJO_BPF_SCHEDULER,
-   {{"ojo_waking", OJO__BPF_TP, "sched_waking"}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_files", 0, OJO_BPF_TCP | OJO_BPF_UDP, {{"ojo_walk_files", OJO__BPF_ITER, NULL}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_tcp", 0, OJO_BPF_TCP, {{"ojo_walk_tcp", OJO__BPF_ITER, NULL}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_found", 0, OJO_BPF_TCP, {{"ojo_walk_found", OJO__BPF_ITER, "ojo_tcp"}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_list", 0, OJO_BPF_TCP, {{"ojo_walk_list", OJO__BPF_ITER, "ojo_tcp"}, {NULL, OJO__BPF_TP, NULL}}},
-  {"walk_tuples", 0, OJO_BPF_UDP, {{"ojo_walk_tuples", OJO__BPF_ITER, "ojo_tuples"}, {NULL, OJO__BPF_TP, NULL}}},
+   {{"ojo_waking", OJO__BPF_TP, "sched_waking"}}},
+  {"walk_files", 0, OJO_BPF_TCP | OJO_BPF_UDP, {{"ojo_walk_files", OJO__BPF_ITER, NULL}}},
+  {"walk_tcp", 0, OJO_BPF_TCP, {{"ojo_walk_tcp", OJO__BPF_ITER, NULL}}},
+  {"walk_found", 0, OJO_BPF_TCP, {{"ojo_walk_found", OJO__BPF_ITER, "ojo_tcp"}}},
+  {"walk_list", 0, OJO_BPF_TCP, {{"ojo_walk_list", OJO__BPF_ITER, "ojo_tcp"}}},
+  {"walk_tuples", 0, OJO_BPF_UDP, {{"ojo_walk_tuples", OJO__BPF_ITER, "ojo_tuples"}}},
 };
 
 struct ojo__bpf_slot { /* what became of a part */
@@ -2135,7 +2150,7 @@ static const char *ojo__bpf_how_name(const struct ojo__bpf_candidate *c) {
 }
 static const struct ojo__bpf_candidate *ojo__bpf_chosen(const ojo_bpf *b, uint32_t part) {
   uint32_t choice = b->slots[part].choice;
-  if (choice >= 2 || !ojo__bpf_parts[part].candidates[choice].program) return NULL;
+  if (choice >= OJO__BPF_CANDIDATES || !ojo__bpf_parts[part].candidates[choice].program) return NULL;
   return &ojo__bpf_parts[part].candidates[choice];
 }
 static bool ojo__bpf_is_cgroup(const struct ojo__bpf_candidate *c) {
@@ -2302,7 +2317,6 @@ static bool ojo__bpf_configure(ojo_bpf *b, struct bpf_object *object) {
   }
   if (!config || !ring || bpf_map__set_max_entries(ring, b->desc.ring_bytes) < 0) return false;
   config->probes = ojo__bpf_probes_of_trace(b);
-  config->list = b->desc.list;
   config->trace = b->desc.tracer != NULL;
   config->metrics_interval_us = b->desc.metrics_interval_us;
   config->one_in = b->desc.one_in;
@@ -2625,7 +2639,7 @@ static ojo_result ojo__bpf_open_quietly(ojo_bpf *b, const void *image, size_t by
   }
   result = ojo__bpf_permitted(kernel, &b->desc.logger);
   for (uint32_t i = 0; result == OJO_OK && i < OJO__BPF_PARTS; i++) {
-    if (!(ojo__bpf_parts[i].needed & b->desc.probes)) b->slots[i].choice = 2;
+    if (!(ojo__bpf_parts[i].needed & b->desc.probes)) b->slots[i].choice = OJO__BPF_CANDIDATES;
     else ojo__bpf_next(b, kernel, i, NULL);
   }
   if (result == OJO_OK) result = ojo__bpf_start(b, kernel, image, bytes);
@@ -2744,6 +2758,7 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   size_t row_count, closed_count, later;
   bool more = true;
   if (!b) return OJO_OK;
+  if (!fn) return OJO_ERR_ARGUMENT;
   if (!b->desc.list) return OJO_ERR_MODE;
   pthread_mutex_lock(&b->lock);
   b->listing = true;

@@ -85,9 +85,9 @@ static bool loss_attempt(const struct loss_load *like, struct loss_sums *sums, c
   check(tcp_wait_idle(20), "%s: sockets are still busy", name);
   sums->counted = snmp("Tcp", "RetransSegs") - before;
   session_close(&s);
-  sums->missed = s.stats.missed;
   struct told told = told_read(s.dir, NULL, NULL);
   check(!s.stats.ring_lost, "%s: %" PRIu64 " events lost", name, s.stats.ring_lost);
+  sums->missed = told.missed;
   struct tally flows = {0, 0};
   for (size_t i = 0; i < told.count; i++) {
     const struct seen *f = &told.flows[i];
@@ -109,9 +109,8 @@ static bool loss_attempt(const struct loss_load *like, struct loss_sums *sums, c
   munmap(load, sizeof *load);
   return sums->counted >= 20 && sums->told == sums->counted && sums->finals == sums->counted;
 }
-/* One attempt of up to six must be exact. The kernel does not call a program that is running on this processor already:
- * a state change in a softirq that interrupts another one's program is not seen (and is counted as missed), and a
- * connection whose last change is missed loses what was retransmitted since the last look. That is rare; what it must
+/* One attempt of up to six must be exact. A program that the kernel does not call (see in_child) may be the one of a
+ * connection's last change: what was retransmitted since the last look is then not told of. That is rare; what it must
  * not be is the rule. */
 static void loss_part(const struct loss_load *like, const char *name) {
   struct loss_sums sums;

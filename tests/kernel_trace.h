@@ -125,7 +125,8 @@ struct told { /* a trace */
   size_t count, room;
   uint32_t *slots; /* hash of flow ids: index + 1 */
   size_t mask;
-  uint64_t dropped, dropped_ring, events;
+  uint64_t events, dropped, dropped_ring;
+  uint64_t missed; /* of the dropped: programs that were not called; close tells of the last ones */
   uint64_t dropped_events;
 };
 static inline struct seen *told_find(struct told *told, uint64_t flow, bool make) {
@@ -164,6 +165,7 @@ static inline void told_add(struct told *told, const ojo_reader_event *e) {
     told->dropped += e->payload;
     told->dropped_events++;
     if (ojo_reader_dropped(e, &dropped) && dropped.reason == OJO_DROP_KERNEL_RING) told->dropped_ring += e->payload;
+    if (ojo_reader_dropped(e, &dropped) && dropped.reason == OJO_DROP_NESTING) told->missed += e->payload;
     return;
   }
   if (e->type == OJO_STREAM_LINK_PARENT) told_find(told, e->flow, true)->parent = e->payload;
@@ -210,6 +212,7 @@ static inline struct told told_read(const char *dir, void (*each)(void *user, co
   for (uint64_t i = 0; i < ojo_reader_error_count(reader); i++)
     check(false, "%s: %s", dir, ojo_reader_error_at(reader, i)->text);
   ojo_reader_close(reader);
+  programs_missed += (unsigned long)told.missed;
   return told;
 }
 static inline void told_free(struct told *told) {

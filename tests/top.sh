@@ -87,8 +87,8 @@ for option in batch json csv interval count sort raw pid port udp-timeout record
   grep -q -e "--$option" "$work/out" && pass || fail "--help names --$option"
   tr -d '\\' < tools/ojo-top.1 | grep -q -e "--$option" && pass || fail "the man page names --$option"
 done
-for key in proto local_addr local_port remote_addr remote_port pid comm state bytes_in bytes_out packets_in packets_out \
-  rate_in rate_out rtt_us retransmits cwnd age_ms partial; do
+for key in proto local_addr local_port remote_addr remote_port pid comm state bytes_in bytes_out packets_in \
+  packets_out rate_in rate_out rtt_us retransmits cwnd age_ms partial; do
   grep -q -w "$key" "$work/out" && pass || fail "--help names the column $key"
   grep -q -w "$key" tools/ojo-top.1 && pass || fail "the man page names $key"
 done
@@ -143,7 +143,8 @@ if ! command -v python3 > /dev/null 2>&1; then
 fi
 own=
 unshare -n true 2> /dev/null && command -v ip > /dev/null 2>&1 && own='unshare -n'
-$own sh -c '[ -z "$0" ] || ip link set lo up; exec "$@"' "$own" python3 tests/top.py "$top" "$BUILD/ojo-cat" "$work" $@ > "$work/log" 2>&1
+$own sh -c '[ -z "$0" ] || ip link set lo up; exec "$@"' "$own" \
+  python3 tests/top.py "$top" "$BUILD/ojo-cat" "$work" "$@" > "$work/log" 2>&1
 grep -v '^COUNTS' "$work/log"
 if line=$(grep '^COUNTS' "$work/log"); then
   set -- $line

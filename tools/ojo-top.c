@@ -18,6 +18,7 @@
 #include <langinfo.h>
 #include <locale.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -55,26 +56,26 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_UNPRIVILEGED = 77 };
 
 /* What there is of a connection: the keys of JSON and the columns of CSV, in this order. Then whether it is a
  * text or what identifies it (sorted up, numbers down) and more names for --sort. */
-#define FIELDS(X)                           \
-  X(PROTO, "proto", true, "protocol")       \
-  X(LOCAL_ADDR, "local_addr", true, "local") \
-  X(LOCAL_PORT, "local_port", true, "")     \
+#define FIELDS(X)                               \
+  X(PROTO, "proto", true, "protocol")           \
+  X(LOCAL_ADDR, "local_addr", true, "local")    \
+  X(LOCAL_PORT, "local_port", true, "")         \
   X(REMOTE_ADDR, "remote_addr", true, "remote") \
-  X(REMOTE_PORT, "remote_port", true, "")   \
-  X(PID, "pid", true, "")                   \
-  X(COMM, "comm", true, "command")          \
-  X(STATE, "state", true, "")               \
-  X(BYTES_IN, "bytes_in", false, "in")      \
-  X(BYTES_OUT, "bytes_out", false, "out")   \
-  X(PACKETS_IN, "packets_in", false, "")    \
-  X(PACKETS_OUT, "packets_out", false, "")  \
-  X(RATE_IN, "rate_in", false, "")          \
-  X(RATE_OUT, "rate_out", false, "")        \
-  X(RTT_US, "rtt_us", false, "rtt")         \
-  X(RETRANSMITS, "retransmits", false, "")  \
-  X(CWND, "cwnd", false, "")                \
-  X(AGE_MS, "age_ms", false, "age")         \
-  X(PARTIAL, "partial", false, "")          \
+  X(REMOTE_PORT, "remote_port", true, "")       \
+  X(PID, "pid", true, "")                       \
+  X(COMM, "comm", true, "command")              \
+  X(STATE, "state", true, "")                   \
+  X(BYTES_IN, "bytes_in", false, "in")          \
+  X(BYTES_OUT, "bytes_out", false, "out")       \
+  X(PACKETS_IN, "packets_in", false, "")        \
+  X(PACKETS_OUT, "packets_out", false, "")      \
+  X(RATE_IN, "rate_in", false, "")              \
+  X(RATE_OUT, "rate_out", false, "")            \
+  X(RTT_US, "rtt_us", false, "rtt")             \
+  X(RETRANSMITS, "retransmits", false, "")      \
+  X(CWND, "cwnd", false, "")                    \
+  X(AGE_MS, "age_ms", false, "age")             \
+  X(PARTIAL, "partial", false, "")              \
   X(RATE, "rate", false, "") /* in and out together: for sorting only */
 typedef enum field {
 #define X(id, name, up, alias) F_##id,
@@ -135,7 +136,8 @@ static const char help[] =
 /* ---- reading options ------------------------------------------------------------------------- */
 
 static bool screen_is_on;
-static char log_last[256]; /* what the libraries said last, while the screen was on */
+static char log_last[256]; /* what was said last while the screen was on */
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER; /* of it: the trace's flusher speaks too */
 
 static void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void complain(const char *format, ...) {
@@ -146,8 +148,10 @@ static void complain(const char *format, ...) {
   va_end(args);
   for (char *p = line; *p; p++)
     if ((unsigned char)*p < 0x20 || *p == 0x7F) *p = '?';
+  pthread_mutex_lock(&log_lock);
   if (screen_is_on) snprintf(log_last, sizeof log_last, "%.255s", line);
   else fprintf(stderr, "ojo-top: %s\n", line);
+  pthread_mutex_unlock(&log_lock);
 }
 
 static bool parse_u64(const char *text, const char *end, uint64_t *value) {
@@ -176,7 +180,7 @@ static bool parse_time(const char *option, const char *text, uint64_t least_ms, 
   return false;
 }
 
-/* The members of a comma list; add stores one at its place. */
+/* The members of a comma list. */
 static bool parse_list(settings *s, const char *option, const char *text, uint64_t most) {
   for (;;) {
     const char *end = text + strcspn(text, ",");
@@ -291,12 +295,12 @@ static int parse_options(settings *s, int argc, char **argv) {
 
 /* ---- text and numbers ------------------------------------------------------------------------ */
 
-static char *put_text(char *p, const char *text) {
-  size_t length = strlen(text);
+static inline char *put_part(char *p, const char *text, size_t length) {
   memcpy(p, text, length);
   return p + length;
 }
-#define PUT(p, literal) (memcpy(p, literal, sizeof(literal) - 1), (p) + sizeof(literal) - 1)
+static char *put_text(char *p, const char *text) { return put_part(p, text, strlen(text)); }
+#define PUT(p, literal) put_part(p, literal, sizeof(literal) - 1)
 
 static char *put_u64(char *p, uint64_t v) {
   static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243"
@@ -576,7 +580,7 @@ static ojo_result table_refresh(table *t, ojo_bpf *b) {
   uint64_t now = now_ns();
   for (size_t i = t->count; i-- > 0;)
     if (t->rows[i]->c.closed) table_remove(t, i);
-  t->elapsed_ns = now - t->listed_ns < 50000000u ? 50000000u : now - t->listed_ns;
+  t->elapsed_ns = now - t->listed_ns < 5000000u ? 5000000u : now - t->listed_ns; /* the screen's first: about 0 */
   t->listed_ns = now;
   t->listing++;
   ojo_result result = ojo_bpf_connections(b, table_take, t);
@@ -893,6 +897,7 @@ static row **shown_rows(top *t, size_t *count) {
 static bool arrange(top *t, bool closed_only, bool sorted) {
   size_t count, kept = 0;
   row **rows = shown_rows(t, &count);
+  t->item_count = 0;
   if (count > t->item_room) {
     item *items = realloc(t->items, count * 2 * sizeof *items);
     if (!items) return false;
@@ -931,7 +936,7 @@ static void look_for_losses(top *t) {
   bool grew = now.ring_lost > t->told.ring_lost || now.missed > t->told.missed;
   if (!grew) return;
   snprintf(t->losses, sizeof t->losses,
-           "%llu kernel event%s lost (ring full), %llu missed (probe interrupted): some counts may be late or short",
+           "%llu kernel event%s lost (ring full), %llu missed (probe interrupted): closes may be late, counts short",
            (unsigned long long)now.ring_lost, now.ring_lost == 1 ? "" : "s", (unsigned long long)now.missed);
   t->told = now;
   if (!screen_is_on) complain("%s", t->losses);
@@ -1098,7 +1103,9 @@ static void draw_bottom(top *t) {
   } else if (t->losses[0]) {
     draw_line(y, attributes_of[COLOR_LOSS], "%s", t->losses);
   } else if (log_last[0]) {
+    pthread_mutex_lock(&log_lock);
     draw_line(y, attributes_of[COLOR_LOSS], "%s", log_last);
+    pthread_mutex_unlock(&log_lock);
   } else {
     static const char keys[] = "q quit  / filter  < > order  r reverse  h units  p pause  Enter detail  ? help";
     draw_line(y, A_DIM, "%s%s", keys, COLS < 125 ? "" : "    + new  - closed  * from before the start");
@@ -1621,6 +1628,7 @@ static int attach(top *t) {
   }
   desc.tracer = t->tracer;
   desc.list = true;
+  if (!t->tracer) desc.probes = OJO_BPF_TCP_STATE | OJO_BPF_TCP_IO | OJO_BPF_UDP; /* what listings need, no more */
   desc.pids = s->pids;
   desc.pid_count = s->pid_count;
   desc.ports = s->ports;
