@@ -103,8 +103,8 @@
  *
  * MEMORY
  *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then
- *   what the recorders are ahead of the flusher; and 1 to 4 MiB to convert in. The pool is a file in /dev/shm where that has room, so
- *   that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's pool becomes
+ *   what the recorders are ahead of the flusher; and 1 to 4 MiB to convert in. The pool is a file in /dev/shm where
+ *   that has room, so that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's pool becomes
  *   resident as a whole: choose buffer_bytes by how far back it is to reach (2,730 events per 64 KiB).
  *
  * CAVEATS
@@ -397,7 +397,7 @@ typedef struct ojo_flow_record { /* FLOW's extension, then id, local, remote, pr
 
 #define OJO_KERNEL_PARTIAL 1u /* flags: older than the probes: its counts begin when they saw it first */
 #define OJO_KERNEL_PASSIVE 2u /* accepted, not opened */
-typedef struct ojo_kernel_connection { /* KERNEL_CONNECTION's extension; payload is the cookie. The last one of a flow holds */
+typedef struct ojo_kernel_connection { /* KERNEL_CONNECTION's extension; payload is the cookie. A flow's last one holds */
   uint64_t cookie;                     /* SO_COOKIE */
   uint32_t pid;                        /* the owner, 0: not known */
   uint16_t local_port, remote_port;
@@ -548,8 +548,8 @@ extern "C" {
 /* Opens a tracer. desc NULL is a zero desc; without a dir *out is NULL and the result OJO_OK: tracing is
  * off. On an error *out is NULL too and a log line says what, where and why. Thread-safe. */
 OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc);
-/* Writes what is pending (nothing for a flight recorder), stops the flusher, removes the pool. The recorders of t must have stopped, or
- * their last events may be lost. OJO_ERR_IO: events could not be written within 10 s (logged, with their
+/* Writes what is pending (nothing for a flight recorder), stops the flusher, removes the pool. The recorders of t must
+ * have stopped, or their last events may be lost. OJO_ERR_IO: events could not be written within 10 s (logged, with their
  * number; a pool on tmpfs then stays for ojo_recover). In a fork child it does nothing. */
 OJO_API ojo_result ojo_close(ojo_tracer *t);
 /* Returns once all that was recorded before the call, by any thread, is in DIR/output/; OJO_ERR_TIMEOUT

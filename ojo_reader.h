@@ -2884,7 +2884,8 @@ static void ojo__r_flow_keep(ojo_reader *r, struct ojo__r_flow *f, const unsigne
   memcpy(r->flow_text + f->text + 4, bytes, length);
 }
 /* FLOW or STREAM_OPENED tells what a flow is. Once more, with another key or parent, before it was closed:
- * two live flows share the id; but one that was linked to its parent may be told without one. `closed_ns` is compared too, as a close may stand in another thread's run. */
+ * two live flows share the id; but one that was linked to its parent may be told without one. `closed_ns` is compared
+ * too, as a close may stand in another thread's run. */
 static void ojo__r_flow_opened(ojo_reader *r, struct ojo__r_flow *f, uint8_t bit, uint64_t time,
                                uint64_t key, const ojo_flow_record *record, const unsigned char *bytes,
                                uint32_t length) {

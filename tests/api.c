@@ -814,12 +814,13 @@ static void test_kernel_side(void) {
     const check_event *e = &events[i];
     ojo_dropped gap;
     if (e->type == OJO_SOCKET_BOUND) check(e->flow == 7 + seen && e->payload == told_cookie, "SOCKET_BOUND"), seen++;
-    if (e->type == OJO_FLOW) check(e->flow == 0x80000001u && e->payload == 99 && e->extension[4] == OJO_FLOW_SOCKET, "FLOW"), seen++;
+    bool socket_flow = e->flow == 0x80000001u && e->payload == 99;
+    if (e->type == OJO_FLOW) check(socket_flow && e->extension[4] == OJO_FLOW_SOCKET, "FLOW"), seen++;
     if (e->type != OJO_EVENTS_DROPPED) continue;
     memcpy(&gap, e->extension, sizeof gap);
     bool first = e->payload == 12;
-    check(e->ts == (first ? 5000 : 6000) && gap.first_ts == (first ? 1000 : 0) && gap.last_ts == (first ? 4000 : 4500) &&
-          gap.reason == OJO_DROP_KERNEL_RING && gap.source == (first ? 3 : 4), "EVENTS_DROPPED of the kernel's ring");
+    check(e->ts == (first ? 5000 : 6000) && gap.first_ts == (first ? 1000 : 0) &&
+          gap.last_ts == (first ? 4000 : 4500) && gap.reason == OJO_DROP_KERNEL_RING && gap.source == (first ? 3 : 4), "EVENTS_DROPPED of the kernel's ring");
     seen++;
   }
   check(seen == (bound == OJO_OK ? 5u : 3u) && n == seen, "%u of %zu events", seen, n);

@@ -42,6 +42,7 @@ static const struct part {
     {"scheduler", part_scheduler},
     {"filters", part_filters},
     {"existing", part_existing},
+    {"odd", part_odd},
     {"probes", part_probes},
     {"lost", part_lost},
     {"capabilities", part_capabilities},

@@ -203,9 +203,12 @@ static void part_many(void) {
   double before = cpu_ms();
   if (!session_probes(&s, &(ojo_bpf_desc){.list = true, .thread = true}, "many")) return;
   uint64_t opened = now_ns() - start;
-  check(opened < MANY_OPEN_MS * UINT64_C(1000000), "many: ojo_bpf_open took %.0f ms", (double)opened / 1e6);
+  double spent = cpu_ms() - before;
+  /* The time on a machine that is busy with something else says little: then the CPU's. */
+  check(opened < MANY_OPEN_MS * UINT64_C(1000000) || spent < MANY_OPEN_MS / 2.0,
+        "many: ojo_bpf_open took %.0f ms, %.0f of CPU", (double)opened / 1e6, spent);
   printf("note: 10,000 connections, both ends: ojo_bpf_open takes %.0f ms, %.0f ms of CPU\n", (double)opened / 1e6,
-         cpu_ms() - before);
+         spent);
   many_list(&s, many, processes);
   printf("note: 10,000 connections, both ends: %.1f MiB more resident, %.1f MiB of BPF maps\n",
          (double)(resident_bytes() - resident) / 1048576, (double)map_bytes() / 1048576);

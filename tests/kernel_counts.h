@@ -179,7 +179,8 @@ static void part_tcp(void) {
   session_list(&s);
   session_close(&s);
   struct told told = told_read(s.dir, NULL, NULL);
-  check(!s.stats.ring_lost && told.dropped == told.missed, "tcp: %" PRIu64 " events lost", told.dropped - told.missed);
+  check(!s.stats.ring_lost && told.dropped == told.missed, "tcp: %" PRIu64 " events lost",
+        told.dropped - told.missed);
   for (uint32_t i = 0; i < load->count; i++)
     for (int side = 0; side < SIDES; side++) tcp_check_end(&tallies, &told, &s.closed, &load->c[i], side);
   tally_end(&tallies.once, 400, "tcp: ends that close exactly once");
@@ -275,7 +276,8 @@ static void part_udp(void) {
     session_list(&s);
   session_close(&s);
   struct told told = told_read(s.dir, NULL, NULL);
-  check(!s.stats.ring_lost && told.dropped == told.missed, "udp: %" PRIu64 " events lost", told.dropped - told.missed);
+  check(!s.stats.ring_lost && told.dropped == told.missed, "udp: %" PRIu64 " events lost",
+        told.dropped - told.missed);
   for (int side = 0; side < SIDES; side++)
     for (uint32_t i = 0; i < load->count[side]; i++) {
       const struct udp_flow *u = &load->flows[side][i], *mirror = udp_mirror(load, u, !side);

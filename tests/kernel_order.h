@@ -253,8 +253,8 @@ enum { SLEEPER, WAITER, WAKER, SPINNER, OTHER_SPINNER, WORKERS };
 struct scheduled { /* what was told of the workers, in time order */
   struct worker *workers;
   struct tally asleep, woken;
-  unsigned preempted[WORKERS];
-  uint64_t off_ns[WORKERS], before_ns[WORKERS], waker[WORKERS], slept_ns[WORKERS];
+  unsigned preempted[WORKERS], times_asleep[WORKERS], late;
+  uint64_t off_ns[WORKERS], before_ns[WORKERS], waker[WORKERS], off_sum_ns[WORKERS];
   struct tally durations;
   bool was_asleep[WORKERS], was_woken[WORKERS];
 };
@@ -264,17 +264,19 @@ static void scheduled_each(void *user, const ojo_reader_event *e) {
     struct worker *w = &x->workers[i];
     if (e->flow == w->flow && e->type == APPLICATION_BEFORE) {
       x->before_ns[i] = e->ts;
-      x->slept_ns[i] = 0, x->was_woken[i] = false;
+      x->off_sum_ns[i] = 0, x->was_woken[i] = false;
     }
-    if (e->flow == w->flow && e->type == APPLICATION_AFTER && i <= WAITER) {
-      /* A sleep is at least so long; the pipe's reader may start to wait after its writer did. */
+    if (e->flow == w->flow && e->type == APPLICATION_AFTER && i == WAITER && x->off_sum_ns[i] < 100000) {
+      x->late++; /* it came so late that the byte was there */
+    } else if (e->flow == w->flow && e->type == APPLICATION_AFTER && i <= WAITER) {
+      /* A sleep is at least so long, a wait may begin late. On a busy machine a thread may be preempted on its way to
+       * sleep, and be woken before it gets there: not asleep, but off the processor. */
       expect(&x->asleep,
-             x->slept_ns[i] >= (i == SLEEPER ? SLEEP_US * 990u : 100000u) &&
-                 x->slept_ns[i] <= e->ts - x->before_ns[i],
-             "%s: asleep for %" PRIu64 " ns within %" PRIu64, i ? "waiter" : "sleeper", x->slept_ns[i],
+             x->off_sum_ns[i] >= (i == SLEEPER ? SLEEP_US * 990u : 100000u) &&
+                 x->off_sum_ns[i] <= e->ts - x->before_ns[i],
+             "%s: off the processor for %" PRIu64 " ns within %" PRIu64, i ? "waiter" : "sleeper", x->off_sum_ns[i],
              e->ts - x->before_ns[i]);
-      /* A timer's interrupt is told of as thread 0, or as the thread that it interrupted: see ojo_bpf.h. */
-      expect(&x->woken, x->was_woken[i] && (i == SLEEPER || x->waker[i] == x->workers[WAKER].tid),
+      expect(&x->woken, x->was_woken[i] && x->waker[i] == (i == SLEEPER ? 0 : x->workers[WAKER].tid),
              "%s: %swoken, by %" PRIu64 " (the waker is %u)", i ? "waiter" : "sleeper",
              x->was_woken[i] ? "" : "not ", x->waker[i], x->workers[WAKER].tid);
     }
@@ -288,7 +290,8 @@ static void scheduled_each(void *user, const ojo_reader_event *e) {
       uint64_t off = e->ts - x->off_ns[i];
       expect(&x->durations, off == e->number, "ON_CPU says %" PRIu64 " ns, its time is %" PRIu64 " after OFF_CPU",
              e->number, off);
-      if (x->was_asleep[i]) x->slept_ns[i] += off;
+      x->off_sum_ns[i] += off;
+      x->times_asleep[i] += x->was_asleep[i];
     }
   }
 }
@@ -318,10 +321,12 @@ static void part_scheduler(void) {
   }
   session_close(&s);
   struct told told = told_read(s.dir, scheduled_each, &x);
-  tally_end(&x.asleep, 2 * SLEEPS, "scheduler: times asleep");
-  tally_end(&x.woken, 2 * SLEEPS, "scheduler: who woke whom");
+  tally_end(&x.asleep, 2 * SLEEPS - x.late, "scheduler: times off the processor");
+  tally_end(&x.woken, 2 * SLEEPS - x.late, "scheduler: who woke whom");
   tally_end(&x.durations, 3 * SLEEPS, "scheduler: durations off the processor");
-  check(x.preempted[SPINNER] >= 3 && x.preempted[OTHER_SPINNER] >= 3, "scheduler: preempted %u and %u times",
+  check(x.times_asleep[SLEEPER] >= SLEEPS / 2 && x.times_asleep[WAITER] >= SLEEPS / 2,
+        "scheduler: the sleeper was asleep %u times, the waiter %u", x.times_asleep[SLEEPER], x.times_asleep[WAITER]);
+  check(x.preempted[SPINNER] + x.preempted[OTHER_SPINNER] >= 3, "scheduler: preempted %u and %u times",
         x.preempted[SPINNER], x.preempted[OTHER_SPINNER]);
   printf("scheduler: two threads on one processor were preempted %u and %u times in 0.2 s\n", x.preempted[SPINNER],
          x.preempted[OTHER_SPINNER]);

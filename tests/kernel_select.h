@@ -308,7 +308,8 @@ static void old_check(const struct rows *rows, const struct old_load *load, bool
       const ojo_bpf_connection *row = rows_find(rows, o->cookie);
       const char *kind = o->protocol == 6 ? "TCP" : "UDP";
       if (o->protocol == 17 && !moved && !row) continue; /* without traffic it has no peer to show */
-      if (!expect(&found, row && row->partial && row->protocol == o->protocol, "%s, %s, %s: %s", when, kind, side ? "server" : "client", row ? "not partial" : "no row"))
+      if (!expect(&found, row && row->partial && row->protocol == o->protocol, "%s, %s, %s: %s", when, kind,
+                  side ? "server" : "client", row ? "not partial" : "no row"))
         continue;
       expect(&owners, row->pid == o->pid && !strcmp(row->command, "kt-old"), "%s, %s, %s: pid %u %s, is %u", when,
              kind, side ? "server" : "client", row->pid, row->command, o->pid);
@@ -358,6 +359,121 @@ static void part_existing(void) {
              f ? f->finished : 0, f ? f->totals.bytes_out : 0, f ? f->totals.bytes_in : 0);
     }
   tally_end(&tally, 2 * OLD_PAIRS, "existing: in the trace");
+  told_free(&told);
+  session_remove(&s);
+}
+
+/* ---- odd: sockets that are used in unusual ways ------------------------------------------------------- */
+
+struct odd { /* a socket and what should be told of it */
+  const char *name;
+  uint64_t cookie, out, in;
+  unsigned finished, established;
+};
+enum { ODD_MAPPED_CLIENT, ODD_MAPPED_SERVER, ODD_REFUSED, ODD_TWICE, ODD_INHERITED, ODD_COUNT };
+
+static void odd_mapped(struct odd *client, struct odd *server) {
+  struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_addr = in6addr_any};
+  int zero = 0, listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+  if (bind(listener, (struct sockaddr *)&any, sizeof any) || listen(listener, 5)) give_up("listen");
+  address name = name_of(listener, false);
+  int fd = connected(AF_INET, SOCK_STREAM, address_port(&name)), peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+  *client = (struct odd){"IPv4 to an IPv6 socket", cookie_of(fd), 700, 0, 1, 1};
+  *server = (struct odd){"IPv4 on an IPv6 socket", cookie_of(peer), 0, 700, 1, 1};
+  send_bytes(fd, 700);
+  receive_bytes(peer, 700);
+  close(fd);
+  nap_us(1000);
+  close(peer);
+  close(listener);
+}
+static void odd_refused(struct odd *o) {
+  uint16_t port = 0;
+  int fd = bound(AF_INET, SOCK_STREAM, &port);
+  close(fd); /* a port where nobody listens */
+  address to = loopback(AF_INET, port);
+  fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  *o = (struct odd){"refused", cookie_of(fd), 0, 0, 1, 0};
+  check(connect(fd, &to.any, address_length(&to)) < 0 && errno == ECONNREFUSED, "odd: the connection is not refused");
+  close(fd);
+}
+/* A socket that is disconnected and connects again: the kernel counts anew, under the same cookie. */
+static void odd_twice(struct odd *o) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  *o = (struct odd){"connected twice", cookie_of(fd), 600, 0, 2, 2};
+  for (unsigned i = 1; i <= 2; i++) {
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    uint16_t port = 0;
+    int listener = bound(AF_INET, SOCK_STREAM, &port);
+    address to = loopback(AF_INET, port);
+    if (connect(fd, &to.any, address_length(&to))) give_up("connect");
+    int peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    send_bytes(fd, 200 * i);
+    receive_bytes(peer, 200 * i);
+    if (i == 1 && connect(fd, &none, sizeof none)) give_up("disconnect");
+    if (i == 2) close(fd);
+    nap_us(1000);
+    close(peer);
+    close(listener);
+  }
+}
+static void odd_inherited(struct odd *o) {
+  int pair[SIDES];
+  tcp_pair(AF_INET, pair);
+  *o = (struct odd){"inherited by a fork", cookie_of(pair[CLIENT]), 900, 0, 1, 1};
+  send_bytes(pair[CLIENT], 300);
+  pid_t pid = fork_named("kt-heir");
+  if (pid == 0) {
+    send_bytes(pair[CLIENT], 600);
+    _exit(0);
+  }
+  join_process(pid, "odd");
+  receive_bytes(pair[SERVER], 900);
+  close(pair[CLIENT]);
+  nap_us(1000);
+  close(pair[SERVER]);
+}
+static void odd_check(struct told *told, const struct rows *rows, const struct odd *o) {
+  uint64_t out = 0, in = 0, sent = 0, row_out = 0;
+  unsigned finished = 0, established = 0, closed = 0, right = 0, flows = 0;
+  address here = loopback(AF_INET, 0);
+  uint8_t raw[16];
+  address_raw(&here, raw);
+  for (size_t i = 0; i < told->count; i++) {
+    const struct seen *f = &told->flows[i];
+    if (!f->connections || f->connection.cookie != o->cookie) continue;
+    flows++;
+    finished += f->finished, established += f->established;
+    sent += seen_sum(f, OJO_KERNEL_TCP_SEND);
+    out += f->totals_sum.bytes_out, in += f->totals_sum.bytes_in;
+    right += f->connection.pid == (uint32_t)getpid() && f->connection.address_bytes == 4 &&
+             !memcmp(f->connection.remote, raw, 16) && (!o->established || !memcmp(f->connection.local, raw, 16));
+  }
+  for (size_t i = 0; i < rows->count; i++)
+    if (rows->row[i].cookie == o->cookie) closed++, row_out += rows->row[i].bytes_out;
+  check(
+      finished == o->finished && closed == o->finished && established == o->established && right == flows && flows,
+      "odd: %s: finished %u times, %u closing rows, established %u times, %u of %u flows with addresses and owner",
+      o->name, finished, closed, established, right, flows);
+  check(out == o->out && in == o->in && sent == o->out && row_out == o->out,
+        "odd: %s: FINISHED %" PRIu64 " out, %" PRIu64 " in, SEND %" PRIu64 ", rows %" PRIu64 "; moved %" PRIu64
+        ", %" PRIu64,
+        o->name, out, in, sent, row_out, o->out, o->in);
+}
+static void part_odd(void) {
+  struct odd odd[ODD_COUNT];
+  struct session s;
+  if (!session_open(&s, &(ojo_bpf_desc){.list = true, .thread = true}, "odd")) return;
+  odd_mapped(&odd[ODD_MAPPED_CLIENT], &odd[ODD_MAPPED_SERVER]);
+  odd_refused(&odd[ODD_REFUSED]);
+  odd_twice(&odd[ODD_TWICE]);
+  odd_inherited(&odd[ODD_INHERITED]);
+  tcp_wait_idle(5);
+  session_list(&s);
+  session_close(&s);
+  struct told told = told_read(s.dir, NULL, NULL);
+  for (int i = 0; i < ODD_COUNT; i++) odd_check(&told, &s.closed, &odd[i]);
   told_free(&told);
   session_remove(&s);
 }

@@ -95,7 +95,7 @@ static inline struct rows session_live(struct session *s) { /* the rows of now, 
 struct seen { /* a kernel flow */
   uint64_t flow;
   ojo_kernel_connection connection; /* the last one */
-  ojo_kernel_totals totals;
+  ojo_kernel_totals totals, totals_sum; /* the last FINISHED's; of all */
   uint32_t connections, finished, reopened; /* reopened: events that can't be after FINISHED */
   uint32_t established, closes; /* changes of state to ESTABLISHED, to CLOSE */
   uint64_t events[3][SEEN_TYPES];   /* by category and type */
@@ -193,6 +193,8 @@ static inline void told_add(struct told *told, const ojo_reader_event *e) {
   if ((e->type == OJO_KERNEL_TCP_FINISHED || e->type == OJO_KERNEL_UDP_FINISHED) &&
       e->extension_bytes >= sizeof f->totals) {
     memcpy(&f->totals, e->extension, sizeof f->totals);
+    f->totals_sum.bytes_out += f->totals.bytes_out;
+    f->totals_sum.bytes_in += f->totals.bytes_in;
     f->finished++;
   }
 }

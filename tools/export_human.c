@@ -94,8 +94,9 @@ const char *state_name(uint64_t type, uint64_t value) {
                                            "confirmed", "closing", "draining"};
   static const char *const path[] = {NULL,      "probing", "validated", "active",
                                      "standby", "failed",  "abandoned"};
-  static const char *const tcp[] = {NULL,         "ESTABLISHED", "SYN_SENT", "SYN_RECV",   "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
-                                    "CLOSE",      "CLOSE_WAIT",  "LAST_ACK", "LISTEN",     "CLOSING",   "NEW_SYN_RECV"};
+  static const char *const tcp[] = {
+      NULL,    "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+      "CLOSE", "CLOSE_WAIT",  "LAST_ACK", "LISTEN",   "CLOSING",   "NEW_SYN_RECV"};
   static const char *const tcp_congestion[] = {"open", "disorder", "CWR", "recovery", "loss"};
   switch (type) {
     case OJO_KERNEL_TCP_STATE: return NAME_IN(tcp, value);
