@@ -15,12 +15,15 @@
  *       clang -target bpf -x c -O2 -g -I/usr/include/$(gcc -dumpmachine) -c ojo_bpf.h -o ojo_bpf.o
  *
  * EXAMPLE
+ *       ojo_tracer *t;
  *       ojo_bpf *b;
+ *       ojo_open(&t, &(ojo_desc){ .dir = getenv("OJO_DIR") });
  *       ojo_bpf_open(&b, &(ojo_bpf_desc){ .tracer = t, .thread = true });
- *       ojo_bind_socket(t, flow, fd);
- *       send(fd, data, length, 0);
+ *       int fd = socket(AF_INET, SOCK_STREAM, 0);
+ *       ojo_bind_socket(t, ojo_flow_open(t, NULL), fd);
  *       ojo_bpf_close(b);
  *       ojo_close(t);
+ *   (The application's connect, send, receive and close come before ojo_bpf_close.)
  *   C++11: ojo_bpf_desc d = {}; d.tracer = t; d.thread = true; ojo_bpf_open(&b, &d);
  *
  * LINK WITH
@@ -1575,6 +1578,10 @@ int BPF_PROG(ojo_waking, struct task_struct *task) {
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MAP_ANONYMOUS
+#error "ojo_bpf.h: a libc header came before it under strict -std=c11: include it first, or define _DEFAULT_SOURCE"
+#else
+
 #ifndef OJO_BPF_PREFIX
 #define OJO_BPF_PREFIX "/usr/local"
 #endif
@@ -2837,4 +2844,5 @@ OJO_API ojo_bpf_desc ojo_bpf_query_desc(ojo_bpf *b) {
   desc.object_bytes = 0;
   return desc;
 }
+#endif /* MAP_ANONYMOUS */
 #endif /* the loader */

@@ -165,13 +165,14 @@ matrix() { # matrix COMPILER EXTENSION STANDARDS...
     -o "$work/libtraced.so" "$work/static.$extension" -pthread
 }
 
-late() { # late COMPILER STANDARD: under strict C a late implementation is one clear error
-  for header in ojo ojo_reader; do
+late() { # late COMPILER STANDARD [HEADER]: under strict C a late implementation is one clear error
+  for header in ${3:-ojo ojo_reader}; do
     $1 -std=$2 $strict -I. -c -o "$work/object.o" "$work/late_$header.c" > "$work/output" 2>&1
     status=$? errors=$(grep -c 'error:' "$work/output")
     if [ "$status" != 0 ] && [ "$errors" = 1 ] && grep -q "error:.*$header.h.*first" "$work/output"; then pass
     else fail "$1 $2: a late implementation of $header.h gives one clear #error, not $errors errors" "$work/output"; fi
   done
+  [ $# -lt 3 ] || return 0
   check "$1 $2: a late include with _DEFAULT_SOURCE" $1 -std=$2 $strict -D_DEFAULT_SOURCE -I. -fsyntax-only "$work/late.c"
   check "$1 $2: a late include with _GNU_SOURCE" $1 -std=$2 $strict -D_GNU_SOURCE -I. -fsyntax-only "$work/late.c"
 }
@@ -257,6 +258,74 @@ if have x86_64-w64-mingw32-gcc; then
     -o "$work/calls.exe" tests/compile/every_call.c tests/compile/run_every_call.c
 else skip x86_64-w64-mingw32-gcc 4 "not installed"; fi
 
+# ---- ojo_bpf.h: the program's half in the same ways, the kernel's half, and its example
+
+bpf="$work/bpf"
+mkdir -p "$bpf"
+cat > "$bpf/first.c" <<'E'
+#define OJO_BPF_IMPLEMENTATION
+#define OJO_IMPLEMENTATION
+#include "ojo_bpf.h"
+int main(void) { return ojo_bpf_close(NULL); }
+E
+cat > "$bpf/twice.c" <<'E'
+#include "ojo_bpf.h"
+#include "ojo.h"
+#define OJO_IMPLEMENTATION
+#include "ojo_bpf.h"
+#include "ojo.h"
+#define OJO_BPF_IMPLEMENTATION
+#include "ojo_bpf.h"
+#include "ojo_bpf.h"
+int main(void) { return ojo_bpf_close(NULL); }
+E
+cat > "$bpf/all.c" <<'E'
+#define OJO_STATIC
+#define OJO_IMPLEMENTATION
+#define OJO_READER_IMPLEMENTATION
+#define OJO_BPF_IMPLEMENTATION
+#include "ojo_reader.h"
+#include "ojo_bpf.h"
+int main(void) { return ojo_bpf_close(NULL); }
+E
+cat > "$bpf/calls.c" <<'E'
+#include "ojo_bpf.h"
+static bool row(void *user, const ojo_bpf_connection *c) { return user != NULL && c->pid; }
+int main(void) {
+  ojo_bpf *b;
+  ojo_bpf_desc d = ojo_bpf_query_desc(NULL);
+  ojo_bpf_probe_info info;
+  ojo_bpf_stats s = ojo_bpf_query_stats(NULL);
+  return ojo_bpf_open(&b, &d) + ojo_bpf_poll(b, 0) + ojo_bpf_connections(b, row, NULL) + (int)s.events +
+         (int)ojo_bpf_query_probes(b, &info, 1) + (ojo_bpf_fd(b) != -1) + ojo_bpf_close(b);
+}
+E
+printf '#include <stdio.h>\n#define OJO_BPF_IMPLEMENTATION\n#include "ojo_bpf.h"\n' > "$work/late_ojo_bpf.c"
+{
+  printf '#define OJO_IMPLEMENTATION\n#define OJO_BPF_IMPLEMENTATION\n#include "ojo_bpf.h"\n#include <sys/socket.h>\n'
+  printf 'int main(void) {\n'
+  sed -n '/^ \* EXAMPLE/,/^ \* [A-Z]/{/^ \*       /s/^ \*       //p;}' ojo_bpf.h
+  printf 'return 0;\n}\n'
+} > "$bpf/example.c"
+check "ojo_bpf.h: disabled, c99" ${CC:-cc} -std=c99 -pedantic-errors $strict -DOJO_DISABLE -I. -o "$bpf/calls" "$bpf/calls.c"
+check "ojo_bpf.h: disabled, runs" "$bpf/calls"
+if echo '#include <bpf/libbpf.h>' | ${CC:-cc} -E -x c - >/dev/null 2>&1; then
+  for compiler in "gcc -std=c11" "gcc -std=c17" "clang -std=c11" "clang -std=gnu11" "g++ -std=c++11 -x c++" "g++ -std=c++20 -x c++" \
+    "clang++ -std=c++11 -x c++"; do
+    have ${compiler%% *} || { skip "ojo_bpf.h: $compiler" 5 "not installed"; continue; }
+    for way in first twice all calls; do
+      check "ojo_bpf.h: $compiler $way" $compiler $strict -I. -fsyntax-only "$bpf/$way.c"
+    done
+    check "ojo_bpf.h: $compiler -O2" $compiler $strict -O2 -I. -c -o "$work/object.o" "$bpf/all.c"
+  done
+  late gcc c11 ojo_bpf
+  check "ojo_bpf.h: its EXAMPLE" ${CC:-cc} -std=c11 $strict -I. -fsyntax-only "$bpf/example.c"
+  if echo 'int x;' | clang -target bpf -O2 -x c -c -o "$work/object.o" - 2>/dev/null; then
+    check "ojo_bpf.h: the kernel's half" clang -target bpf -x c -O2 -g -Wall -Wextra -Wno-unused-parameter -Werror \
+      "-I/usr/include/$(gcc -dumpmachine)" -c -o "$work/object.o" ojo_bpf.h
+  else skip "ojo_bpf.h: the kernel's half" 1 "clang has no BPF target"; fi
+else skip "ojo_bpf.h" 40 "libbpf is not installed"; fi
+
 # ---- what a disabled header needs
 
 files=$(${CC:-cc} -std=c99 -ffreestanding -DOJO_DISABLE -I. -M tests/compile/every_call.c 2>"$work/output" | tr -d '\\' |
@@ -303,10 +372,10 @@ esac
 # ---- the sources' form
 
 check "headers, tools and examples hold no tabs or trailing blanks" sh -c \
-  '! grep -nE "	|[ ]+$" ojo.h ojo_reader.h tools/*.[ch] examples/*.c tests/*.[ch] tests/*/*.c 2>/dev/null'
+  '! grep -nE "	|[ ]+$" ojo.h ojo_reader.h ojo_bpf.h tools/*.[ch] examples/*.c tests/*.[ch] tests/*/*.c 2>/dev/null'
 
 check "nothing is left to do in the sources" sh -c \
-  '! grep -nEw "TO''DO|FIX''ME|X''XX" ojo.h ojo_reader.h Makefile README.md tools/* examples/* tests/*.* 2>/dev/null'
+  '! grep -nEw "TO''DO|FIX''ME|X''XX" ojo.h ojo_reader.h ojo_bpf.h Makefile README.md tools/* examples/* tests/*.* 2>/dev/null'
 
 if [ $skipped = 0 ]; then echo "compile: $passed passed, $failed failed"
 else echo "compile: $passed passed, $failed failed, $skipped skipped"; fi
