@@ -22,12 +22,14 @@ EXAMPLES := $(patsubst examples/%.c,%,$(sort $(wildcard examples/[0-9]*.c)))
 CAT_OBJECTS := $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tools/ojo-cat.c tools/export_*.c)))
 
 # What each tool or example needs beyond libc and pthread; without it, it is left out, by name.
-# NEEDS_name := a command that succeeds if the dependency is there
+# NEEDS_name := a command that succeeds if the dependency is there; WANTS_name: what to install
 BPF_CC         ?= clang
 NEEDS_bpf      := { command -v $(BPF_CC) && echo '\#include <bpf/libbpf.h>' | $(CC) -E -x c -; }
 NEEDS_7_kernel := $(NEEDS_bpf)
+WANTS_7_kernel := clang, libbpf-dev
+WANTS_ojo-top  := clang, libbpf-dev, libncurses-dev
 NEEDS_ojo-top  := $(NEEDS_bpf) && echo '\#include <curses.h>' | $(CC) -E -x c -
-AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell $(NEEDS_$(name)) >/dev/null 2>&1 && echo y),$(name)),$(name)))
+AVAILABLE  = $(foreach name,$(1),$(if $(NEEDS_$(name)),$(if $(shell { $(NEEDS_$(name)); } >/dev/null 2>&1 && echo y),$(name)),$(name)))
 PROGRAMS  := $(call AVAILABLE,$(TOOLS) $(EXAMPLES))
 LEFT_OUT  := $(filter-out $(PROGRAMS),$(TOOLS) $(EXAMPLES))
 
@@ -85,12 +87,12 @@ endif
 .PHONY: bench-built tests-built asan-built tsan-built aarch64-built musl-built portable-built
 
 all: $(PROGRAMS:%=$(BUILD)/%) ## build every tool and example whose dependencies are installed (default)
-	@echo 'built in $(BUILD)/: $(PROGRAMS)'
-	@$(if $(LEFT_OUT),echo 'left out because a dependency is missing: $(LEFT_OUT)',:)
+	@echo 'built in $(BUILD)/: $(strip $(PROGRAMS))'
+	@$(if $(LEFT_OUT),echo 'left out because something is not installed:$(foreach n,$(LEFT_OUT), $(n) ($(WANTS_$(n))))',:)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
-	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS PREFIX DESTDIR; V=1 shows the commands'
+	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS BPF_CC PREFIX DESTDIR; V=1 shows the commands'
 
 # ---- tools and examples
 
@@ -120,6 +122,7 @@ bpf: $(BUILD)/ojo_bpf.o ## compile the kernel side of ojo_bpf.h: build/ojo_bpf.o
 
 $(BUILD)/ojo_bpf.o: ojo_bpf.h
 	@mkdir -p $(@D)
+	@command -v $(BPF_CC) >/dev/null || { echo '$@ needs clang (BPF_CC=$(BPF_CC) is not there)' >&2; exit 1; }
 	$(call say,BPF,$@) $(BPF_CC) -target bpf -x c -O2 -g -Wall -I/usr/include/$(shell gcc -dumpmachine) -c -o $@ $<
 
 # ---- demo
