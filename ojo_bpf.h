@@ -495,26 +495,28 @@ enum { /* index of a probe: its bit is 1 << index */
 /* In a section of its own: .rodata has constants of the compiler in it too. */
 const volatile struct ojo__bpf_config ojo_config SEC(".rodata.ojo") = {.abi = OJO__BPF_ABI};
 
-struct ojo__tcp { /* what is kept of a TCP socket */
-  struct ojo__bpf_identity identity;
-  struct ojo__bpf_totals last; /* the final counts, once `closing` */
-  uint64_t first_ns;
+/* What is kept of a TCP socket. The first 40 bytes are all that a send, a receive and a segment look at: they share a
+ * cache line with what the look-up of this reads, and in bulk that line alone is often no longer in the first cache. */
+struct ojo__tcp {
   uint64_t due_us;             /* tcp_mstamp of the next look at the metrics */
-  uint64_t base_out, base_in;  /* counts at first sight */
-  uint32_t base_packets_out, base_packets_in, base_retransmits;
-  uint32_t retransmits;        /* total_retrans as told so far */
   uint32_t flow;
-  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
-  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
   /* One byte each: they are written on several CPUs, and an atomic `or` would need a newer instruction set. */
-  uint8_t listener;  /* holds the owner that its accepted sockets begin with */
+  uint8_t settled;   /* owned, decided and told of: nothing to do on the fast path */
+  uint8_t wanted;    /* the filters let it pass */
   uint8_t begun;     /* identity and bases are set */
+  uint8_t listener;  /* holds the owner that its accepted sockets begin with */
   uint8_t active;    /* opened here: the SYN is in the kernel's counts */
   uint8_t owned;     /* the owner is certain */
   uint8_t decided;   /* `wanted` is final, unless the owner changes */
-  uint8_t wanted;    /* the filters let it pass */
-  uint8_t settled;   /* owned, decided and announced: nothing to do on the fast path */
   uint8_t announced, closing, finished, listed, bound, reset;
+  struct ojo__bpf_identity identity;
+  struct ojo__bpf_totals last; /* the final counts, once `closing` */
+  uint64_t first_ns;
+  uint64_t base_out, base_in;  /* counts at first sight */
+  uint32_t base_packets_out, base_packets_in, base_retransmits;
+  uint32_t retransmits;        /* total_retrans as told so far */
+  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
+  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
 };
 
 struct ojo__owner { /* of a UDP socket */
@@ -612,7 +614,8 @@ static __noinline int ojo__wake(void) {
   shared->woken = 1;
   return 1;
 }
-static __always_inline uint64_t ojo__submit_flags(void) {
+static __always_inline uint64_t ojo__submit_flags(uint64_t now) {
+  if (now & 0x700) return BPF_RB_NO_WAKEUP; /* one event in eight looks, at random by its time */
   if (bpf_ringbuf_query(&ojo_ring, BPF_RB_AVAIL_DATA) < ojo_config.ring_mark) return BPF_RB_NO_WAKEUP;
   return ojo__wake() ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
@@ -629,7 +632,7 @@ static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t typ
   event->flow = flow;
   event->value = value;
   event->size = size;
-  bpf_ringbuf_submit(event, ojo__submit_flags());
+  bpf_ringbuf_submit(event, ojo__submit_flags(now));
 }
 
 static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t flow, uint64_t now, uint32_t probe) {
@@ -642,7 +645,7 @@ static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t
   record->event.value = identity->cookie;
   record->event.size = 0;
   record->identity = *identity;
-  bpf_ringbuf_submit(record, ojo__submit_flags());
+  bpf_ringbuf_submit(record, ojo__submit_flags(now));
   return 0;
 }
 
@@ -874,7 +877,7 @@ static __noinline int ojo__finish(struct tcp_sock *tp, struct ojo__tcp *c, uint6
   row->cwnd = tp->snd_cwnd * tp->mss_cache;
   row->cwnd_segments = tp->snd_cwnd;
   row->is_new = !c->listed;
-  bpf_ringbuf_submit(row, ojo__submit_flags());
+  bpf_ringbuf_submit(row, ojo__submit_flags(now));
   return 0;
 }
 
@@ -1089,7 +1092,7 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m->send_window = send_window;
   m->receive_window = receive_window;
   m->zero = 0;
-  bpf_ringbuf_submit(m, ojo__submit_flags());
+  bpf_ringbuf_submit(m, ojo__submit_flags(now));
   return 0;
 }
 
