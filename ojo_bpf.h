@@ -290,8 +290,10 @@ struct ojo__bpf_event { /* every record in the ring begins with it */
   uint64_t time_ns;     /* CLOCK_MONOTONIC */
   uint32_t type;
   uint32_t flow;
-  uint64_t value, size;
+  uint64_t value;
+  uint64_t size;        /* not there if the record is a short one */
 };
+#define OJO__BPF_SHORT 24 /* bytes of an event without a size: with the ring's 8 two share a cache line */
 
 struct ojo__bpf_identity { /* laid out as ojo_kernel_connection, which is checked below */
   uint64_t cookie;
@@ -622,7 +624,13 @@ static __always_inline uint64_t ojo__submit_flags(uint64_t now) {
 
 static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t type, uint32_t flow, uint64_t value,
                                       uint64_t size) {
-  struct ojo__bpf_event *event = bpf_ringbuf_reserve(&ojo_ring, sizeof *event, 0);
+  struct ojo__bpf_event *event;
+  if (type & OJO__BPF_SIZED) {
+    event = bpf_ringbuf_reserve(&ojo_ring, sizeof *event, 0);
+    if (event) event->size = size;
+  } else {
+    event = bpf_ringbuf_reserve(&ojo_ring, OJO__BPF_SHORT, 0);
+  }
   if (!event) {
     ojo__lost(probe, now);
     return;
@@ -631,7 +639,6 @@ static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t typ
   event->type = type;
   event->flow = flow;
   event->value = value;
-  event->size = size;
   bpf_ringbuf_submit(event, ojo__submit_flags(now));
 }
 
@@ -2010,7 +2017,7 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
   ojo_bpf *b = (ojo_bpf *)user;
   const struct ojo__bpf_event *event = (const struct ojo__bpf_event *)data;
   uint32_t type;
-  if (bytes < sizeof *event) return 0;
+  if (bytes < OJO__BPF_SHORT) return 0;
   type = event->type & 0xFFFFu;
   b->handled++;
   if (type == OJO__BPF_ROW && bytes >= sizeof(struct ojo__bpf_row))
@@ -2021,7 +2028,7 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
     ojo__bpf_on_announce(b, (const struct ojo__bpf_connection *)data);
   else if (type == OJO_KERNEL_TCP_FINISHED && bytes >= sizeof(struct ojo__bpf_row))
     ojo__bpf_on_finish(b, (const struct ojo__bpf_row *)data);
-  else if (event->type & OJO__BPF_SIZED)
+  else if ((event->type & OJO__BPF_SIZED) && bytes >= sizeof *event)
     ojo_record_sized_at(b->desc.tracer, event->time_ns, event->flow, type, event->value, event->size);
   else
     ojo_record_at(b->desc.tracer, event->time_ns, event->flow, type, event->value);
