@@ -5,8 +5,8 @@
  *   kernel DIR OBJECT   writes below DIR only, and removes what it wrote; OBJECT: build/ojo_bpf.o
  *
  * Over the loopback interface, with both ends on one processor, and what takes the events (ojo_bpf's thread and the
- * tracer's flusher) on another: so what is measured is the work that the probes add, not who waits for whom. CPU time of
- * both ends, in which the kernel counts what it does for them in soft interrupts too; a kernel with
+ * tracer's flusher) on another: so what is measured is the work that the probes add, not who waits for whom. CPU time
+ * of both ends, in which the kernel counts what it does for them in soft interrupts too; a kernel with
  * CONFIG_IRQ_TIME_ACCOUNTING does not: there BENCH_WALL=1 takes wall time, on a machine that does nothing else.
  *
  *   kernel tcp bulk        per KiB of writes of 64 KiB
@@ -17,8 +17,8 @@
  *
  * In each round every subject runs once, in an order of its own; its probes are loaded before and removed after.
  * "off again" is a second subject without probes: how far its ratio is from 1 is how far the others' can be trusted.
- * Ratios are of medians; in the notes stands the median of the rounds' own ratios, which a machine that is slower at times
- * disturbs less. Needs root; without, it says so and measures nothing.
+ * A ratio is the median of the rounds' own ratios, which a machine that is slower at times disturbs less than a ratio of
+ * medians. Needs root; without, it says so and measures nothing.
  */
 #include "bench.h" /* first: it asks for what sched.h declares */
 #include "scratch.h"
@@ -305,13 +305,11 @@ int main(int count, char **argument) {
   for (int l = 0; l < LOADS; l++)
     for (int s = 0; s < SUBJECTS; s++) in_pairs[l][s] = round_by_round(samples[l], s);
   for (int l = 0; l < LOADS; l++) {
-    double off = bench_median(&samples[l][OFF]);
     for (int s = 0; s < SUBJECTS; s++) {
       if (!samples[l][s].count) continue;
-      char note[40];
-      snprintf(note, sizeof note, "x %.3f round by round", in_pairs[l][s]);
       bench_row(loads[l].name, subjects[s].name, 2, loads[l].unit, &samples[l][s], s == OFF ? NULL : subjects[OFF].name,
-                off, subjects[s].probes ? dropped[s] : -1, s == OFF ? NULL : note);
+                bench_median(&samples[l][s]) / in_pairs[l][s], subjects[s].probes ? dropped[s] : -1,
+                s == OFF ? NULL : "the median of the ratios of rounds");
     }
   }
   sustained(bench_scale(3000000000u, 500000000u, 50000000u), (int)bench_scale(5, 1, 1));

@@ -67,7 +67,7 @@ static inline bool session_open(struct session *s, const ojo_bpf_desc *desc, con
   return session_probes(s, desc, name);
 }
 static inline void session_list(struct session *s) { /* a refresh, of which the closing rows are kept */
-  check(ojo_bpf_connections(s->b, rows_add, &s->closed) == OJO_OK, "ojo_bpf_connections");
+  if (ojo_bpf_connections(s->b, rows_add, &s->closed) != OJO_OK) check(false, "ojo_bpf_connections");
 }
 static inline void session_close(struct session *s) {
   s->stats = ojo_bpf_query_stats(s->b);
@@ -187,7 +187,7 @@ static inline void told_add(struct told *told, const ojo_reader_event *e) {
     memcpy(&f->rtt, e->extension, sizeof f->rtt);
   if (e->type == OJO_KERNEL_CONNECTION && e->extension_bytes >= sizeof f->connection) {
     memcpy(&f->connection, e->extension, sizeof f->connection);
-    check(f->connection.cookie == e->payload, "KERNEL_CONNECTION: payload and cookie differ");
+    if (f->connection.cookie != e->payload) check(false, "KERNEL_CONNECTION: payload and cookie differ");
     f->connections++;
   }
   if ((e->type == OJO_KERNEL_TCP_FINISHED || e->type == OJO_KERNEL_UDP_FINISHED) &&
