@@ -968,8 +968,8 @@ static __always_inline int ojo__on_destroy(struct sock *sk) {
     uint64_t out = (uint32_t)(tp->segs_out - c->base_packets_out);
     if (tp->segs_out >= c->base_packets_out && out > c->last.packets_out) c->last.packets_out = out;
     else c->last.packets_out += c->reset; /* linger 0: the kernel's counts are 0 by now */
-  } else { /* the change to CLOSE was missed */
-    ojo__totals(tp, c, sk->__sk_common.skc_state, &c->last);
+  } else { /* the change to CLOSE was missed: the state before it tells whether a FIN was sent */
+    ojo__totals(tp, c, c->identity.state, &c->last);
     ojo__tell_retransmits(tp, c, bpf_ktime_get_ns());
   }
   return ojo__finish(tp, c, bpf_ktime_get_ns());
