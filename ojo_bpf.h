@@ -290,8 +290,10 @@ struct ojo__bpf_event { /* every record in the ring begins with it */
   uint64_t time_ns;     /* CLOCK_MONOTONIC */
   uint32_t type;
   uint32_t flow;
-  uint64_t value, size;
+  uint64_t value;
+  uint64_t size;        /* not there if the record is a short one */
 };
+#define OJO__BPF_SHORT 24 /* bytes of an event without a size: with the ring's 8 two share a cache line */
 
 struct ojo__bpf_identity { /* laid out as ojo_kernel_connection, which is checked below */
   uint64_t cookie;
@@ -495,26 +497,28 @@ enum { /* index of a probe: its bit is 1 << index */
 /* In a section of its own: .rodata has constants of the compiler in it too. */
 const volatile struct ojo__bpf_config ojo_config SEC(".rodata.ojo") = {.abi = OJO__BPF_ABI};
 
-struct ojo__tcp { /* what is kept of a TCP socket */
-  struct ojo__bpf_identity identity;
-  struct ojo__bpf_totals last; /* the final counts, once `closing` */
-  uint64_t first_ns;
+/* What is kept of a TCP socket. The first 40 bytes are all that a send, a receive and a segment look at: they share a
+ * cache line with what the look-up of this reads, and in bulk that line alone is often no longer in the first cache. */
+struct ojo__tcp {
   uint64_t due_us;             /* tcp_mstamp of the next look at the metrics */
-  uint64_t base_out, base_in;  /* counts at first sight */
-  uint32_t base_packets_out, base_packets_in, base_retransmits;
-  uint32_t retransmits;        /* total_retrans as told so far */
   uint32_t flow;
-  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
-  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
   /* One byte each: they are written on several CPUs, and an atomic `or` would need a newer instruction set. */
-  uint8_t listener;  /* holds the owner that its accepted sockets begin with */
+  uint8_t settled;   /* owned, decided and told of: nothing to do on the fast path */
+  uint8_t wanted;    /* the filters let it pass */
   uint8_t begun;     /* identity and bases are set */
+  uint8_t listener;  /* holds the owner that its accepted sockets begin with */
   uint8_t active;    /* opened here: the SYN is in the kernel's counts */
   uint8_t owned;     /* the owner is certain */
   uint8_t decided;   /* `wanted` is final, unless the owner changes */
-  uint8_t wanted;    /* the filters let it pass */
-  uint8_t settled;   /* owned, decided and announced: nothing to do on the fast path */
   uint8_t announced, closing, finished, listed, bound, reset;
+  struct ojo__bpf_identity identity;
+  struct ojo__bpf_totals last; /* the final counts, once `closing` */
+  uint64_t first_ns;
+  uint64_t base_out, base_in;  /* counts at first sight */
+  uint32_t base_packets_out, base_packets_in, base_retransmits;
+  uint32_t retransmits;        /* total_retrans as told so far */
+  uint32_t srtt_us, min_rtt_us, mdev_us; /* and so on: as told last */
+  uint32_t cwnd, ssthresh, in_flight, send_window, receive_window, mss, congestion_state;
 };
 
 struct ojo__owner { /* of a UDP socket */
@@ -612,14 +616,21 @@ static __noinline int ojo__wake(void) {
   shared->woken = 1;
   return 1;
 }
-static __always_inline uint64_t ojo__submit_flags(void) {
+static __always_inline uint64_t ojo__submit_flags(uint64_t now) {
+  if (now & 0x700) return BPF_RB_NO_WAKEUP; /* one event in eight looks, at random by its time */
   if (bpf_ringbuf_query(&ojo_ring, BPF_RB_AVAIL_DATA) < ojo_config.ring_mark) return BPF_RB_NO_WAKEUP;
   return ojo__wake() ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
 static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t type, uint32_t flow, uint64_t value,
                                       uint64_t size) {
-  struct ojo__bpf_event *event = bpf_ringbuf_reserve(&ojo_ring, sizeof *event, 0);
+  struct ojo__bpf_event *event;
+  if (type & OJO__BPF_SIZED) {
+    event = bpf_ringbuf_reserve(&ojo_ring, sizeof *event, 0);
+    if (event) event->size = size;
+  } else {
+    event = bpf_ringbuf_reserve(&ojo_ring, OJO__BPF_SHORT, 0);
+  }
   if (!event) {
     ojo__lost(probe, now);
     return;
@@ -628,8 +639,7 @@ static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t typ
   event->type = type;
   event->flow = flow;
   event->value = value;
-  event->size = size;
-  bpf_ringbuf_submit(event, ojo__submit_flags());
+  bpf_ringbuf_submit(event, ojo__submit_flags(now));
 }
 
 static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t flow, uint64_t now, uint32_t probe) {
@@ -642,7 +652,7 @@ static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t
   record->event.value = identity->cookie;
   record->event.size = 0;
   record->identity = *identity;
-  bpf_ringbuf_submit(record, ojo__submit_flags());
+  bpf_ringbuf_submit(record, ojo__submit_flags(now));
   return 0;
 }
 
@@ -874,7 +884,7 @@ static __noinline int ojo__finish(struct tcp_sock *tp, struct ojo__tcp *c, uint6
   row->cwnd = tp->snd_cwnd * tp->mss_cache;
   row->cwnd_segments = tp->snd_cwnd;
   row->is_new = !c->listed;
-  bpf_ringbuf_submit(row, ojo__submit_flags());
+  bpf_ringbuf_submit(row, ojo__submit_flags(now));
   return 0;
 }
 
@@ -958,8 +968,8 @@ static __always_inline int ojo__on_destroy(struct sock *sk) {
     uint64_t out = (uint32_t)(tp->segs_out - c->base_packets_out);
     if (tp->segs_out >= c->base_packets_out && out > c->last.packets_out) c->last.packets_out = out;
     else c->last.packets_out += c->reset; /* linger 0: the kernel's counts are 0 by now */
-  } else { /* the change to CLOSE was missed */
-    ojo__totals(tp, c, sk->__sk_common.skc_state, &c->last);
+  } else { /* the change to CLOSE was missed: the state before it tells whether a FIN was sent */
+    ojo__totals(tp, c, c->identity.state, &c->last);
     ojo__tell_retransmits(tp, c, bpf_ktime_get_ns());
   }
   return ojo__finish(tp, c, bpf_ktime_get_ns());
@@ -1089,7 +1099,7 @@ static __noinline int ojo__look(struct tcp_sock *tp, struct ojo__tcp *c) {
   m->send_window = send_window;
   m->receive_window = receive_window;
   m->zero = 0;
-  bpf_ringbuf_submit(m, ojo__submit_flags());
+  bpf_ringbuf_submit(m, ojo__submit_flags(now));
   return 0;
 }
 
@@ -2007,7 +2017,7 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
   ojo_bpf *b = (ojo_bpf *)user;
   const struct ojo__bpf_event *event = (const struct ojo__bpf_event *)data;
   uint32_t type;
-  if (bytes < sizeof *event) return 0;
+  if (bytes < OJO__BPF_SHORT) return 0;
   type = event->type & 0xFFFFu;
   b->handled++;
   if (type == OJO__BPF_ROW && bytes >= sizeof(struct ojo__bpf_row))
@@ -2018,7 +2028,7 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
     ojo__bpf_on_announce(b, (const struct ojo__bpf_connection *)data);
   else if (type == OJO_KERNEL_TCP_FINISHED && bytes >= sizeof(struct ojo__bpf_row))
     ojo__bpf_on_finish(b, (const struct ojo__bpf_row *)data);
-  else if (event->type & OJO__BPF_SIZED)
+  else if ((event->type & OJO__BPF_SIZED) && bytes >= sizeof *event)
     ojo_record_sized_at(b->desc.tracer, event->time_ns, event->flow, type, event->value, event->size);
   else
     ojo_record_at(b->desc.tracer, event->time_ns, event->flow, type, event->value);
