@@ -68,7 +68,7 @@
  *   0x040E KERNEL_TCP_FINISHED    0; ojo_kernel_totals. Once, at the change to CLOSE, or when close() has sent its RST
  *   0x0500 KERNEL_UDP_SEND, 0x0501 KERNEL_UDP_RECEIVE, 0x0502 KERNEL_UDP_DROP  bytes; datagrams. A datagram that is
  *                                 dropped was told of as received just before
- *   0x0503 KERNEL_UDP_FINISHED    0; ojo_kernel_totals. udp_timeout_ms after the 4-tuple's last datagram
+ *   0x0503 KERNEL_UDP_FINISHED    0; ojo_kernel_totals. udp_timeout_ms after the 4-tuple's last datagram, or at close
  *   0x0600 KERNEL_OFF_CPU         thread id; 1 asleep, 0 preempted. This and the next two: flow 0, and only threads of
  *                                 the processes of ojo_bpf_desc.pids, else of this one, without ojo_bpf's own thread
  *   0x0601 KERNEL_ON_CPU          thread id; ns that it was off, 0 unknown
@@ -2108,13 +2108,13 @@ static bool ojo__bpf_walk(ojo_bpf *b, uint32_t part) {
   return n == 0;
 }
 
-/* Looks for 4-tuples whose timeout is over, and takes them out with the counts that they have at that moment. */
-static void ojo__bpf_expire(ojo_bpf *b, uint64_t now) {
-  uint64_t timeout = (uint64_t)b->desc.udp_timeout_ms * 1000000;
+/* Looks for 4-tuples that were quiet since `before`, and takes them out with the counts that they have at that
+ * moment. */
+static void ojo__bpf_expire(ojo_bpf *b, uint64_t now, uint64_t before) {
   struct ojo__bpf_row row;
-  if (!b->slots[OJO__BPF_PART_TUPLES].link || now < timeout) return;
+  if (!b->slots[OJO__BPF_PART_TUPLES].link || before == 0) return;
   b->expired_count = 0;
-  b->shared->expired_before_ns = now - timeout;
+  b->shared->expired_before_ns = before;
   ojo__bpf_walk(b, OJO__BPF_PART_TUPLES);
   b->shared->expired_before_ns = 0;
   do ojo__bpf_drain(b);
@@ -2135,16 +2135,19 @@ static void ojo__bpf_expire(ojo_bpf *b, uint64_t now) {
   }
 }
 
+static void ojo__bpf_expire_due(ojo_bpf *b) {
+  uint64_t now = ojo__bpf_now(), timeout = (uint64_t)b->desc.udp_timeout_ms * 1000000;
+  b->expired_at_ns = now;
+  ojo__bpf_expire(b, now, now > timeout ? now - timeout : 0);
+}
+
 /* What is due beside the ring. `lock` is held. */
 static void ojo__bpf_upkeep(ojo_bpf *b) {
   uint64_t now = ojo__bpf_now(), each = (uint64_t)b->desc.udp_timeout_ms * 1000000 / 10;
   if (each > 500000000) each = 500000000;
   ojo__bpf_tell_lost(b);
   if (now - b->missed_at_ns >= 1000000000) ojo__bpf_tell_missed(b, now);
-  if (now - b->expired_at_ns >= each) {
-    b->expired_at_ns = now;
-    ojo__bpf_expire(b, now);
-  }
+  if (now - b->expired_at_ns >= each) ojo__bpf_expire_due(b);
 }
 
 /* -- loading */
@@ -2733,6 +2736,7 @@ OJO_API ojo_result ojo_bpf_close(ojo_bpf *b) {
   if (b->ring) {
     do ojo__bpf_drain(b);
     while (b->handled >= OJO__BPF_DRAIN_MAX);
+    ojo__bpf_expire(b, ojo__bpf_now(), UINT64_MAX); /* those that were live: their counts until now */
     ojo__bpf_tell_lost(b);
   }
   ojo__bpf_free(b);
@@ -2784,7 +2788,7 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   b->row_count = 0;
   do ojo__bpf_drain(b);
   while (b->handled >= OJO__BPF_DRAIN_MAX);
-  ojo__bpf_expire(b, ojo__bpf_now());
+  ojo__bpf_expire_due(b);
   closed_count = b->closed_count; /* what closes from here on is a live row now, and closed in the next listing */
   if (b->slots[OJO__BPF_PART_LIST].link && !ojo__bpf_walk(b, OJO__BPF_PART_LIST)) result = OJO_ERR_IO;
   if (b->slots[OJO__BPF_PART_TUPLES].link && !ojo__bpf_walk(b, OJO__BPF_PART_TUPLES)) result = OJO_ERR_IO;
