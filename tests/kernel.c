@@ -32,6 +32,7 @@ static const struct part {
 } parts[] = {
     {"traffic", part_traffic},
     {"tcp", part_tcp},
+    {"udp_close", part_udp_close},
     {"udp", part_udp},
     {"loss_queue", part_loss_queue},
     {"loss_3", part_loss_3},

@@ -300,4 +300,33 @@ static void part_udp(void) {
   told_free(&told);
   session_remove(&s);
 }
+
+/* Tuples that are live when the probes are closed are told of with their counts until then. */
+static void part_udp_close(void) {
+  struct session s;
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t bytes = sizeof to;
+  char data[100] = {0};
+  if (!session_open(&s, &(ojo_bpf_desc){.probes = OJO_BPF_UDP, .thread = true}, "udp_close")) return;
+  int from = socket(AF_INET, SOCK_DGRAM, 0), at = socket(AF_INET, SOCK_DGRAM, 0);
+  bool sent = bind(at, (struct sockaddr *)&to, sizeof to) == 0 && getsockname(at, (struct sockaddr *)&to, &bytes) == 0;
+  for (int i = 0; i < 3; i++)
+    sent = sent && sendto(from, data, sizeof data, 0, (struct sockaddr *)&to, sizeof to) == (ssize_t)sizeof data;
+  check(sent, "udp_close: three datagrams");
+  session_close(&s);
+  struct told told = told_read(s.dir, NULL, NULL);
+  unsigned ends = 0, exact = 0;
+  for (size_t i = 0; i < told.count; i++) {
+    const struct seen *f = &told.flows[i];
+    if (!f->connections) continue;
+    ends++;
+    exact += f->finished == 1 && f->totals.bytes_out + f->totals.bytes_in == 3 * sizeof data &&
+             f->totals.packets_out + f->totals.packets_in == 3;
+  }
+  check(ends == 2 && exact == 2, "udp_close: %u ends, %u finished once with their counts", ends, exact);
+  told_free(&told);
+  session_remove(&s);
+  close(from);
+  close(at);
+}
 #endif
