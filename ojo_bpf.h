@@ -2309,7 +2309,8 @@ static ojo_result ojo__bpf_image(const ojo_bpf_desc *desc, void **image, size_t 
     ojo__bpf_log(&desc->logger, "the probes' object file %s is no BPF object", tried);
     return OJO_ERR_FORMAT;
   }
-  ojo__bpf_log(&desc->logger, "can't read the probes' object file %s: %s", tried, strerror(errno));
+  ojo__bpf_log(&desc->logger, "can't read the probes' object file %s%s: %s", desc->object_path ? "" :
+               "ojo_bpf.o, neither beside the program nor as ", tried, strerror(errno));
   return errno == ENOENT ? OJO_ERR_NOT_FOUND : OJO_ERR_IO;
 }
 

@@ -49,6 +49,8 @@
 #endif
 __asm__(".pushsection .rodata\n"
         ".balign 8\n"
+        ".globl kernel_side, kernel_side_end\n" /* with link-time optimisation the names must be global */
+        ".hidden kernel_side, kernel_side_end\n"
         "kernel_side: .incbin \"" KERNEL_SIDE "\"\n"
         "kernel_side_end:\n"
         ".popsection\n");

@@ -266,11 +266,12 @@ static unsigned char *put_range(unsigned char *p, uint64_t start, uint64_t end) 
 
 #define QUOTED_BYTES_MAX (OUT_ROW_BYTES / 2) /* what a row has room for beside the rest of it */
 
-static unsigned char *put_fields(unsigned char *p, const field *fields, size_t count) {
+static unsigned char *put_fields(unsigned char *p, const field *fields, size_t count, bool behind) {
   for (const field *f = fields; f < fields + count; f++) {
     size_t key = strlen(f->key);
     if (f->kind == FIELD_ABSENT) continue;
-    p = put_text(p, "  ");
+    if (behind) p = put_text(p, "  ");
+    behind = true;
     bool ns = key > 3 && strcmp(f->key + key - 3, "_ns") == 0;
     for (const char *at = f->key; at < f->key + key - (ns ? 3 : 0); at++)
       *p++ = (unsigned char)(*at == '_' ? ' ' : *at);
@@ -324,6 +325,22 @@ static unsigned char *put_flow_event(unsigned char *p, const ojo_reader_event *e
   if ((f = find_field(fields, count, "label")))
     p = put_quoted(put_text(p, ", "), QUOTED_BYTES_MAX, f->bytes, f->length);
   return p;
+}
+
+static unsigned char *put_kernel_connection(unsigned char *p, const ojo_reader_event *e, const field *fields,
+                                            size_t count) {
+  const field *f = find_field(fields, count, "protocol");
+  p = f->word ? put_text(p, f->word) : put_u64(put_text(p, "protocol "), f->number);
+  p = put_endpoint(put_text(p, " "), find_field(fields, count, "local_address"),
+                   find_field(fields, count, "local_port"));
+  p = put_endpoint(put_text(p, " to "), find_field(fields, count, "remote_address"),
+                   find_field(fields, count, "remote_port"));
+  if ((f = find_field(fields, count, "state")) && f->word) p = put_text(put_text(p, ", "), f->word);
+  p = put_quoted(put_text(p, ", "), 64, find_field(fields, count, "command")->bytes,
+                 find_field(fields, count, "command")->length);
+  p = put_u64(put_text(p, " pid "), find_field(fields, count, "pid")->number);
+  if ((f = find_field(fields, count, "opened")) && f->word) p = put_text(put_text(p, ", opened "), f->word);
+  return put_u64(put_text(p, ", socket "), e->payload);
 }
 
 static unsigned char *put_dropped(unsigned char *p, const ojo_reader_event *e) {
@@ -441,9 +458,11 @@ unsigned char *put_meaning(cat *c, unsigned char *p, const ojo_reader_event *e,
   if (phrase) return phrase;
   size_t length, count = e->extension_bytes ? record_fields(e, fields) : 0;
   if (count && e->type == OJO_FLOW) return put_flow_event(p, e, fields, count);
+  if (count && e->type == OJO_KERNEL_CONNECTION) return put_kernel_connection(p, e, fields, count);
+  unsigned char *start = p;
   p = put_payload(c, p, e, kind);
   if (e->has_number || !e->extension_bytes) return p;
-  if (count) return put_fields(p, fields, count);
+  if (count) return put_fields(p, fields, count, p > start);
   const unsigned char *bytes = extension_bytes(e, kind, &length);
   p = put_text(p, "  ");
   return kind == OJO_VALUE_TEXT ? put_quoted(p, QUOTED_BYTES_MAX, bytes, length)
