@@ -5192,7 +5192,7 @@ OJO_API ojo_result ojo_bind_socket(ojo_tracer *t, uint32_t flow, int fd) {
   socklen_t bytes = sizeof cookie;
   if (!t || t->abi != OJO_ABI) return OJO_OK;
   if (getsockopt(fd, SOL_SOCKET, OJO__SO_COOKIE, &cookie, &bytes) < 0)
-    return errno == ENOPROTOOPT || errno == EOPNOTSUPP ? OJO_ERR_NOT_FOUND : OJO_ERR_ARGUMENT;
+    return errno == EBADF || errno == ENOTSOCK ? OJO_ERR_ARGUMENT : OJO_ERR_NOT_FOUND;
   ojo_socket_bound(t, flow, cookie);
   pthread_mutex_lock(&t->core->bind_lock);
   if (t->core->bind_hook) t->core->bind_hook(t->core->bind_user, flow, cookie);
