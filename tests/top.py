@@ -10,6 +10,8 @@ counts = {"passed": 0, "failed": 0, "skipped": 0}
 KEYS = ("proto local_addr local_port remote_addr remote_port pid comm state bytes_in bytes_out packets_in packets_out "
         "rate_in rate_out rtt_us retransmits cwnd age_ms partial").split()
 PATIENCE = 15  # seconds for what should take a fraction of one
+for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(signo, signal.SIG_DFL)  # ojo-top inherits it if these are ignored, as in the background or by nohup
 
 
 def check(name, ok, *details):
@@ -504,6 +506,12 @@ def test_ends():
     code = run.wait(PATIENCE)
     check("SIGTERM ends it also while nobody reads", code in (0, 1) and time.monotonic() - start < 5, code)
     os.close(read), os.close(write)
+    run = Lines("--json", "--interval", "0.05", "--port", port, command=("sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"))
+    ready(run, many[0])
+    run.process.send_signal(signal.SIGHUP), run.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    check("signals that were ignored at its start don't end it", run.process.poll() is None, run.process.returncode)
+    run.end(signal.SIGTERM)
     for ends in many:
         ends[0].close(), ends[1].close()
     server.close()

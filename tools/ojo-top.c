@@ -1498,8 +1498,12 @@ static bool catch_signals(void) {
   if (pipe(wake) != 0) return false;
   for (int i = 0; i < 2; i++)
     if (fcntl(wake[i], F_SETFL, O_NONBLOCK) != 0 || fcntl(wake[i], F_SETFD, FD_CLOEXEC) != 0) return false;
-  for (unsigned i = 0; i < sizeof ends / sizeof *ends; i++)
+  for (unsigned i = 0; i < sizeof ends / sizeof *ends; i++) {
+    struct sigaction old;
+    if (sigaction(ends[i], NULL, &old) != 0) return false;
+    if (old.sa_handler == SIG_IGN && ends[i] != SIGALRM) continue; /* so it was started: by nohup, say */
     if (sigaction(ends[i], &action, NULL) != 0) return false;
+  }
   action.sa_handler = on_resize;
   action.sa_flags = SA_RESTART;
   if (sigaction(SIGWINCH, &action, NULL) != 0) return false;
