@@ -489,6 +489,12 @@ def test_ends():
     run.stdout.close()
     equal("its reader goes away: SIGPIPE", run.wait(PATIENCE), -signal.SIGPIPE)
     equal("its reader goes away: silent", run.stderr.read(), b"")
+    run = subprocess.Popen([top, "--json", "--interval", "0.05", "--port", port], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           restore_signals=False)  # Python ignores SIGPIPE
+    run.stdout.read(1000)
+    run.stdout.close()
+    equal("its reader goes away, SIGPIPE is ignored", (run.wait(PATIENCE), run.stderr.read()),
+          (1, b"ojo-top: standard output: Broken pipe\n"))
     read, write = os.pipe()
     run = subprocess.Popen([top, "--batch", "--port", "1"], stdout=write, stderr=subprocess.PIPE)
     os.close(write), os.close(read)

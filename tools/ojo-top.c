@@ -1468,6 +1468,7 @@ static void screen_end(screen *s) {
 /* ---- signals --------------------------------------------------------------------------------- */
 
 static int wake[2] = {-1, -1}; /* a pipe: a signal that comes just before poll wakes it all the same */
+static bool pipe_ignored;      /* SIGPIPE, by whoever started this program */
 
 static void on_end(int signo) {
   /* Ends also a write that waits for a reader: the timer goes off again and again, so that it does not matter
@@ -1508,7 +1509,10 @@ static bool catch_signals(void) {
   action.sa_flags = SA_RESTART;
   if (sigaction(SIGWINCH, &action, NULL) != 0) return false;
   action.sa_handler = SIG_IGN; /* write says EPIPE, then the probes are detached and the trace is closed */
-  return sigaction(SIGPIPE, &action, NULL) == 0;
+  struct sigaction old;
+  if (sigaction(SIGPIPE, &action, &old) != 0) return false;
+  pipe_ignored = old.sa_handler == SIG_IGN;
+  return true;
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -1676,12 +1680,13 @@ int main(int argc, char **argv) {
   screen_end(&t.screen);
   if (ojo_bpf_close(t.b) != OJO_OK && code == EXIT_OK) code = EXIT_FAILED;
   if (!close_trace(&t) && code == EXIT_OK) code = EXIT_FAILED;
-  if (t.out.error && t.out.error != EPIPE && t.out.error != EINTR)
+  bool by_signal = t.out.error == EPIPE && !pipe_ignored; /* ends as cat does */
+  if (t.out.error && !by_signal && t.out.error != EINTR)
     complain("standard output: %s", strerror(t.out.error));
   table_free(&t.t);
   free(t.items);
   free(t.out.buffer);
-  if (t.out.error == EPIPE) { /* ends as cat does: by SIGPIPE, unless whoever started it ignores that */
+  if (by_signal) {
     (void)signal(SIGPIPE, SIG_DFL);
     (void)raise(SIGPIPE);
   }
