@@ -3,7 +3,7 @@
 # "COUNTS passed failed skipped".
 #
 #   python3 tests/top.py OJO_TOP OJO_CAT DIR   as root, where the kernel takes the probes; DIR is for files
-import csv, fcntl, io, json, os, pty, re, select, signal, socket, struct, subprocess, sys, termios, threading, time
+import csv, ctypes, fcntl, io, json, os, pty, re, select, signal, socket, struct, subprocess, sys, termios, threading, time
 
 top, cat, work = sys.argv[1:4]
 counts = {"passed": 0, "failed": 0, "skipped": 0}
@@ -442,6 +442,41 @@ def test_segments():
         s.close()
 
 
+def test_anew():
+    """A socket that is connected anew within an interval: two connections."""
+    server = listener("127.0.0.1")
+    before = pair(server)
+    port = server.getsockname()[1]
+    run = Lines("--json", "--interval", "0.5", "--sort", "partial", "--port", str(port))  # `before` begins each refresh
+    ready(run, before)
+    client, served = pair(server)
+    first = client.getsockname()[1]
+    client.send(bytes(100))
+    until(lambda: of_port(run.objects(), first))
+    connect = ctypes.CDLL(None).connect
+    equal("anew: disconnecting", connect(client.fileno(), bytes(16), 16), 0)  # AF_UNSPEC
+    client.bind(("127.0.0.1", 0))
+    client.connect(("127.0.0.1", port))
+    again, second = server.accept()[0], client.getsockname()[1]
+    client.send(bytes(7))
+    done = lambda: of_port(run.objects(), second) and any(r["state"] == "CLOSED" for r in of_port(run.objects(), first))
+    check("anew: both are there", until(done), run.raw[-3000:].decode())
+    run.end()
+    refreshes, partial = [], False
+    for r in run.objects():
+        if r["partial"] and not partial or not refreshes:
+            refreshes.append([])
+        partial = r["partial"]
+        refreshes[-1].append(r)
+    of = lambda rows: [(r["local_port"], r["state"], r["bytes_out"]) for r in rows
+                       if r["local_port"] in (first, second) and r["local_port"] != port]
+    closing = [of(rows) for rows in refreshes if (first, "CLOSED", 100) in of(rows)]
+    equal("anew: in one refresh, the old one's close and the new one", [sorted(rows) for rows in closing],
+          [sorted([(first, "CLOSED", 100), (second, "ESTABLISHED", 7)])])
+    for s in (client, served, again, *before, server):
+        s.close()
+
+
 def test_record():
     server = listener("127.0.0.1")
     before = pair(server)
@@ -839,7 +874,7 @@ def test_screen():
 
 
 only = sys.argv[4:]
-for test in (test_json, test_formats, test_udp, test_many, test_segments, test_pid_and_names, test_record, test_ends, test_few_capabilities, test_screen):
+for test in (test_json, test_formats, test_udp, test_many, test_segments, test_anew, test_pid_and_names, test_record, test_ends, test_few_capabilities, test_screen):
     if only and test.__name__ not in only:
         continue
     try:

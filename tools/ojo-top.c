@@ -479,8 +479,11 @@ static bool same_addresses(const ojo_bpf_connection *a, const ojo_bpf_connection
          memcmp(a->local, b->local, 16) == 0 && memcmp(a->remote, b->remote, 16) == 0;
 }
 
+/* A socket that was connected anew keeps its cookie, and its live connection is told before the close of the one
+ * before: their starts tell them apart. So it is with a UDP 4-tuple that comes back just after its end. */
 static bool same_connection(const row *r, const ojo_bpf_connection *c) {
   if (r->c.cookie != c->cookie || r->c.protocol != c->protocol || r->c.closed) return false;
+  if (r->c.first_ns != c->first_ns) return false;
   return c->protocol != 17 || same_addresses(&r->c, c);
 }
 
@@ -541,7 +544,7 @@ static void table_remove(table *t, size_t index) {
 }
 
 static uint64_t per_second(uint64_t now, uint64_t before, uint64_t elapsed_ns) {
-  if (now <= before) return 0; /* less: its socket began a new connection */
+  if (now <= before) return 0;
   return (uint64_t)((double)(now - before) * 1e9 / (double)elapsed_ns);
 }
 
