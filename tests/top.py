@@ -553,6 +553,15 @@ def test_ends():
     time.sleep(0.5)
     check("signals that were ignored at its start don't end it", run.process.poll() is None, run.process.returncode)
     run.end(signal.SIGTERM)
+    for closed, want in (("<&- >&-", b"ojo-top: standard output: Bad file descriptor\n"), ("<&- >&- 2>&-", b"")):
+        traces = work + "/closed%d" % len(closed)
+        run = subprocess.run(["sh", "-c", "exec \"$@\" " + closed, "sh", top, "--json", "--interval", "0.05", "--count", "3",
+                              "--port", port], stderr=subprocess.PIPE, timeout=PATIENCE)
+        equal("started with " + closed, (run.returncode, run.stderr), (1, want))
+        subprocess.run(["sh", "-c", "exec \"$@\" " + closed, "sh", top, "--json", "--interval", "0.05", "--count", "1",
+                        "--port", port, "--record", traces], stderr=subprocess.DEVNULL, timeout=PATIENCE)
+        done = subprocess.run([cat, traces], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        equal("started with %s: the trace" % closed, (done.returncode, done.stderr), (0, b""))
     for ends in many:
         ends[0].close(), ends[1].close()
     server.close()

@@ -1669,8 +1669,17 @@ static bool close_trace(top *t) {
   return result == OJO_OK && closed == OJO_OK;
 }
 
+/* Standard input, output and error where they are closed: else the next descriptors would be them, and lines would
+ * go into a pipe or a trace. Opened the wrong way round, so that output into what was closed is an error. */
+static bool open_standard(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) return false;
+  return true;
+}
+
 int main(int argc, char **argv) {
   static top t;
+  if (!open_standard()) return EXIT_FAILED;
   int code = parse_options(&t.s, argc, argv);
   if (code >= 0) return code;
   code = EXIT_FAILED;
