@@ -600,7 +600,7 @@ def test_few_capabilities():
 class Terminal:
     """ojo-top on a pty, and as much of an xterm as ncurses asks for."""
 
-    def __init__(self, columns, rows, *arguments, term="xterm"):
+    def __init__(self, columns, rows, *arguments, term="xterm", locale="C.UTF-8"):
         self.columns, self.rows, self.alternate, self.unknown = columns, rows, False, set()
         self.x = self.y = 0
         self.region = (0, rows - 1)
@@ -609,7 +609,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.size(columns, rows)
         self.before = termios.tcgetattr(self.slave)
-        environment = {**os.environ, "TERM": term, "LC_ALL": "C.UTF-8"}
+        environment = {**os.environ, "TERM": term, "LC_ALL": locale}
         environment.pop("LINES", None), environment.pop("COLUMNS", None)
         self.process = subprocess.Popen([top, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave,
                                         env=environment, start_new_session=True,
@@ -792,6 +792,12 @@ def test_screen():
         check(what + ": the keys at the bottom", "q quit" in lines[rows - 1], s.text())
         equal(what + ": all eight rows", len([x for x in lines[2:] if "127.0.0.1:" in x or "[::1]:" in x]), 8)
         s.end({80: b"q", 120: b"\x03", 200: signal.SIGTERM}[columns])
+    for locale, arrow in (("C.UTF-8", "\u25be"), ("C", " v")):
+        s = Terminal(80, 24, *arguments, locale=locale)
+        s.wait("127.0.0.1:%d" % client)
+        check("screen: the mark of the order is no part of the name, " + locale,
+              re.search(r" IN/s%s +OUT/s%s( |$)" % (arrow, arrow), s.text().split("\n")[1]), s.text())
+        s.end(b"q")
     s = Terminal(120, 40, *arguments)
     s.wait("127.0.0.1:%d" % client)
     new = pair(server)
@@ -805,9 +811,9 @@ def test_screen():
     s.keys(b">")
     check("screen: > orders by the next column", s.wait("by proto"), s.text())
     s.keys(b"\x1bOC")
-    check("screen: right orders by the next column", s.wait("by local_addr") and s.wait("LOCAL^"), s.text())
+    check("screen: right orders by the next column", s.wait("by local_addr") and s.wait("LOCAL\u25b4"), s.text())
     s.keys(b"r")
-    check("screen: r", s.wait("by local_addr reversed") and s.wait("LOCALv"), s.text())
+    check("screen: r", s.wait("by local_addr reversed") and s.wait("LOCAL\u25be"), s.text())
     s.keys(b"<<")
     check("screen: < goes back to rate", s.wait("by rate"), s.text())
     s.keys(b"/")

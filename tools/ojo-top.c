@@ -1037,7 +1037,8 @@ static void choose_columns(top *t, int width, int chosen[COLUMN_COUNT]) {
   size_t rows = LINES > 3 ? (size_t)LINES - 3 : 0;
   for (unsigned c = 0; c < COLUMN_COUNT; c++) {
     int *want = &s->widths[c], title = (int)strlen(t->s.raw ? columns[c].raw_title : columns[c].title);
-    title += column_sorts(&columns[c], t->s.sort); /* the mark of the order */
+    bool sorts = column_sorts(&columns[c], t->s.sort);
+    if (sorts) title += s->unicode ? 1 : 2; /* the mark of the order, see draw_table */
     if (*want < title) *want = title;
     for (size_t i = s->first; i < t->item_count && i < s->first + rows; i++) {
       cell_text(text, t->items[i].r, columns[c].f, t->s.raw);
@@ -1046,6 +1047,7 @@ static void choose_columns(top *t, int width, int chosen[COLUMN_COUNT]) {
     chosen[c] = 0;
     bool shrinks = columns[c].left && *want > columns[c].least;
     least[c] = shrinks ? columns[c].least : *want;
+    if (sorts && least[c] < title) least[c] = title;
   }
   for (unsigned rank = 0; rank <= COLUMN_COUNT; rank++) /* what orders the rows is always there */
     for (unsigned c = 0; c < COLUMN_COUNT; c++) {
@@ -1143,12 +1145,14 @@ static void draw_table(top *t) {
   (void)attrset(A_REVERSE);
   for (unsigned c = 0; c < COLUMN_COUNT; c++) {
     if (!chosen[c]) continue;
-    char title[16];
-    bool sorts = column_sorts(&columns[c], t->s.sort);
-    const char *mark = !sorts ? "" : fields[columns[c].f].up != t->s.reverse ? "^" : "v";
-    snprintf(title, sizeof title, "%s%s", t->s.raw ? columns[c].raw_title : columns[c].title, mark);
+    const char *title = t->s.raw ? columns[c].raw_title : columns[c].title, *mark = "";
+    bool sorts = column_sorts(&columns[c], t->s.sort), up = fields[columns[c].f].up != t->s.reverse;
+    if (sorts && s->unicode) mark = up ? "\u25B4" : "\u25BE";
+    else if (sorts) mark = up ? " ^" : " v"; /* set off: "IN/sv" would be read as one word */
+    int length = (int)strlen(title) + (!sorts ? 0 : s->unicode ? 1 : 2);
     (void)attrset(sorts ? A_REVERSE | A_BOLD : A_REVERSE);
-    (void)mvaddnstr(1, columns[c].left ? x : x + chosen[c] - (int)strlen(title), title, chosen[c]);
+    (void)mvaddstr(1, columns[c].left ? x : x + chosen[c] - length, title);
+    (void)addstr(mark);
     x += chosen[c] + 1;
   }
   (void)attrset(A_NORMAL);
