@@ -820,6 +820,7 @@ def test_screen():
     check("screen: the filter box", s.wait("filter:"), s.text())
     s.keys(b"::1")
     check("screen: the filter filters", s.wait("127.0.0.1:", present=False) and "[::1]:" in s.text(), s.text())
+    check("screen: the title counts what passes", s.wait(" 2 of 10 connections "), s.text())
     s.keys(b"\r")
     check("screen: the filter stays", s.wait("filter: ::1") and s.wait("q quit"), s.text())
     s.keys(b"\x1b")
@@ -850,6 +851,14 @@ def test_screen():
     check("screen: while paused all stands still", name in s.text(), s.text())
     s.keys(b"p")
     check("screen: it goes on", s.wait("PAUSED", present=False) and s.wait(name, present=False), s.text())
+    new = pair(server)
+    name = "127.0.0.1:%d" % new[0].getsockname()[1]
+    s.keys(b"/%d\r" % new[0].getsockname()[1])
+    check("screen: the title counts both ends", s.wait(" 2 of 10 connections ") and s.wait(name), s.text())
+    new[0].close(), new[1].close()
+    check("screen: the title does not count closed ones", s.wait(re.compile(r" 0 of 8 connections .*^- .*" + name, re.M | re.S)), s.text())
+    s.keys(b"\x1b")
+    s.wait("127.0.0.1:%d" % client)
     new = pair(server)
     name = "127.0.0.1:%d" % new[0].getsockname()[1]
     s.wait(name)

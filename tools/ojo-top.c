@@ -872,8 +872,8 @@ typedef struct screen {
   row *detail;          /* a copy; NULL: none */
   row **frozen;         /* while paused: copies of all rows */
   size_t frozen_count;
-  uint64_t rate_in, rate_out; /* of all connections */
-  size_t tcp, udp;
+  uint64_t rate_in, rate_out; /* of what passes the filter */
+  size_t passed, tcp, udp;    /* without the closed ones; tcp, udp: with a filter too, all */
 } screen;
 
 typedef struct top {
@@ -1095,8 +1095,11 @@ static void draw_title(top *t) {
   if (COLS >= 100)
     snprintf(wide, sizeof wide, "  every %s s  by %s%s", every, fields[t->s.sort].name,
              t->s.reverse ? " reversed" : "");
-  draw_line(0, A_BOLD, "ojo-top %s  %zu TCP %zu UDP  in %s/s out %s/s%s%s", clock, t->screen.tcp, t->screen.udp,
-            in, out, wide, more);
+  char counts[80];
+  size_t all = t->screen.tcp + t->screen.udp;
+  if (filtered) snprintf(counts, sizeof counts, "%zu of %zu connection%s", t->screen.passed, all, all == 1 ? "" : "s");
+  else snprintf(counts, sizeof counts, "%zu TCP %zu UDP", t->screen.tcp, t->screen.udp);
+  draw_line(0, A_BOLD, "ojo-top %s  %s  in %s/s out %s/s%s%s", clock, counts, in, out, wide, more);
 }
 
 static void draw_bottom(top *t) {
@@ -1297,6 +1300,13 @@ static void rearrange(top *t) {
     t->t.no_memory = true;
     return;
   }
+  s->rate_in = s->rate_out = s->passed = 0;
+  for (size_t i = 0; i < t->item_count; i++) {
+    const row *r = t->items[i].r;
+    s->rate_in += r->rate_in;
+    s->rate_out += r->rate_out;
+    s->passed += !r->c.closed;
+  }
   for (size_t i = 0; s->follow && i < t->item_count; i++)
     if (t->items[i].r->serial == s->cursor_serial) {
       s->cursor = i;
@@ -1309,11 +1319,9 @@ static void refresh_screen(top *t) {
   screen *s = &t->screen;
   row *detail = s->detail;
   if (s->paused) return;
-  s->rate_in = s->rate_out = s->tcp = s->udp = 0;
+  s->tcp = s->udp = 0;
   for (size_t i = 0; i < t->t.count; i++) {
     const row *r = t->t.rows[i];
-    s->rate_in += r->rate_in;
-    s->rate_out += r->rate_out;
     if (!r->c.closed) r->c.protocol == 17 ? s->udp++ : s->tcp++;
     if (detail && r->serial == detail->serial) memcpy(detail, r, t->t.row_bytes);
   }
