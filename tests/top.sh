@@ -92,6 +92,8 @@ for key in proto local_addr local_port remote_addr remote_port pid comm state by
   grep -q -w "$key" "$work/out" && pass || fail "--help names the column $key"
   grep -q -w "$key" tools/ojo-top.1 && pass || fail "the man page names $key"
 done
+grep -q 'no time: .*ts .*--record' "$work/out" && pass || fail '--help says that lines carry no time'
+grep -q '^Lines carry no time' tools/ojo-top.1 && pass || fail 'the man page says that lines carry no time'
 run 0 --version
 grep -q '^ojo-top [0-9]' "$work/out" && pass || fail '--version'
 if [ -w /dev/full ]; then

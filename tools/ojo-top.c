@@ -114,6 +114,7 @@ static const char help[] =
     "      --batch           lines instead of the screen; default where stdout is no terminal\n"
     "      --json            ndjson: a line per connection and interval, and one at its close\n"
     "      --csv             the same as CSV\n"
+    "                        (lines carry no time: --json | ts of moreutils, or --record, has times)\n"
     "      --interval TIME   between two refreshes: seconds, or as 500ms (default 1)\n"
     "      --count N         end after N refreshes\n"
     "      --sort COLUMN     by this column, -COLUMN the other way round: rate (default), proto, local_addr,\n"
