@@ -7,9 +7,9 @@ set -eu
 rows=$1
 data=$(mktemp)
 trap 'rm -f "$data"' EXIT
-# "label"<tab>1 thread<tab>2 threads, dearest first; ojo's rows are medians over all its turns beside the others.
+# "label"<tab>1 thread<tab>2 threads, dearest first; LTTng, which takes no time from its caller, once; ojo's rows are medians over all its turns beside the others.
 awk -F , '
-  $1 == "rivals" && $4 == "ns/event" && ($3 == 1 || $3 == 2) { v[$2, $3] += $6; n[$2, $3]++; seen[$2] = 1 }
+  $2 !~ /it takes no time/ && $1 == "rivals" && $4 == "ns/event" && ($3 == 1 || $3 == 2) { v[$2, $3] += $6; n[$2, $3]++; seen[$2] = 1 }
   END {
     for (s in seen) if (n[s, 1] && n[s, 2])
       printf "%s\t%.4g\t%.4g\n", s, v[s, 1] / n[s, 1], v[s, 2] / n[s, 2]
