@@ -102,10 +102,11 @@
  *   What goes wrong later (a full disk) is logged once per kind through ojo_desc.logger; recording goes on.
  *
  * MEMORY
- *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then
- *   what the recorders are ahead of the flusher; and 1 to 4 MiB to convert in. The pool is a file in /dev/shm where
- *   that has room, so that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's pool becomes
- *   resident as a whole: choose buffer_bytes by how far back it is to reach (2,730 events per 64 KiB).
+ *   buffer_bytes of address space, resident only as touched: 2 MiB at the start (reserve_bytes), then what the
+ *   recorders are ahead of the flusher; and 1 to 4 MiB to convert in. The pool is a file in /dev/shm where that
+ *   has room, so that it outlives a crash; otherwise anonymous memory (a log line says so). A flight recorder's
+ *   pool becomes resident as a whole: choose buffer_bytes by how far back it is to reach (2,730 events per 64
+ *   KiB).
  *
  * CAVEATS
  *   No payload, key or token is ever recorded; addresses only through FLOW.
@@ -397,7 +398,7 @@ typedef struct ojo_flow_record { /* FLOW's extension, then id, local, remote, pr
 
 #define OJO_KERNEL_PARTIAL 1u /* flags: older than the probes: its counts begin when they saw it first */
 #define OJO_KERNEL_PASSIVE 2u /* accepted, not opened */
-typedef struct ojo_kernel_connection { /* KERNEL_CONNECTION's extension; payload is the cookie. A flow's last one holds */
+typedef struct ojo_kernel_connection { /* KERNEL_CONNECTION's extension; a flow's last one holds */
   uint64_t cookie;                     /* SO_COOKIE */
   uint32_t pid;                        /* the owner, 0: not known */
   uint16_t local_port, remote_port;
@@ -548,9 +549,9 @@ extern "C" {
 /* Opens a tracer. desc NULL is a zero desc; without a dir *out is NULL and the result OJO_OK: tracing is
  * off. On an error *out is NULL too and a log line says what, where and why. Thread-safe. */
 OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc);
-/* Writes what is pending (nothing for a flight recorder), stops the flusher, removes the pool. The recorders of t must
- * have stopped, or their last events may be lost. OJO_ERR_IO: events could not be written within 10 s (logged, with their
- * number; a pool on tmpfs then stays for ojo_recover). In a fork child it does nothing. */
+/* Writes what is pending (nothing for a flight recorder), stops the flusher, removes the pool. The recorders of t
+ * must have stopped, or their last events may be lost. OJO_ERR_IO: events could not be written within 10 s
+ * (logged, with their number; a pool on tmpfs then stays for ojo_recover). In a fork child it does nothing. */
 OJO_API ojo_result ojo_close(ojo_tracer *t);
 /* Returns once all that was recorded before the call, by any thread, is in DIR/output/; OJO_ERR_TIMEOUT
  * after 10 s, OJO_ERR_IO with no_thread when the write failed, OJO_ERR_MODE from within the logger, and for a
@@ -1531,7 +1532,8 @@ static bool ojo__hand_back(struct ojo__core *core, uint32_t left) {
   return ok;
 }
 
-/* Writes the buffer's bytes, if `direct` perhaps later, and others at once. Of the buffers one is always the flusher's. */
+/* Writes the buffer's bytes, if `direct` perhaps later, and others at once. One of the buffers is always the
+ * flusher's. */
 static bool ojo__write(struct ojo__core *core, const void *bytes, size_t length, uint64_t at, bool direct) {
   struct ojo__transfer w;
   if (!ojo__hand_back(core, direct && core->batch.direct ? OJO__BUFFERS - 2 : 0) || core->batch.error) return false;
@@ -3117,7 +3119,8 @@ static void *ojo__writer(void *argument) {
   pthread_sigmask(SIG_SETMASK, &all, NULL);
   prctl(PR_SET_NAME, "ojo-writer", 0, 0, 0);
   for (;;) {
-    uint32_t handed = OJO__LOAD(&core->handed), written = OJO__PEEK(&core->written_parts); /* pairs with ojo__hand_over */
+    uint32_t handed = OJO__LOAD(&core->handed); /* pairs with ojo__hand_over */
+    uint32_t written = OJO__PEEK(&core->written_parts);
     if ((handed & ~OJO__HANDED_END) != written) {
       ojo__transfer_do(&core->transfer[written % OJO__BUFFERS]);
       OJO__STORE(&core->written_parts, (written + 1) & ~OJO__HANDED_END);
@@ -3722,7 +3725,8 @@ static struct ojo__level ojo__untold(const struct ojo__level *level) {
 }
 
 /* What is in the chunk that a level fills was attempted too: its chunk may be overwritten before it is written. */
-static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chunk *chunk, uint64_t thread, int number) {
+static void ojo__snapshot_newest(struct ojo__level *level, const struct ojo__chunk *chunk, uint64_t thread,
+                                 int number) {
   uint64_t lease, attempts;
   for (int i = 0; i < 100; i++) {
     lease = OJO__LOAD(&chunk->lease); /* pairs with ojo__change's release */

@@ -1822,7 +1822,8 @@ static void ojo__r_list(ojo_reader *r, uint32_t index) {
   d->listed = listing != NULL;
   if (!listing && path && errno != ENOENT)
     ojo__r_error(r, path, 0, ojo__r_errno_result(),
-                 errno == EACCES ? "the directory can't be listed: permission denied" : "the directory can't be listed");
+                 errno == EACCES ? "the directory can't be listed: permission denied"
+                                 : "the directory can't be listed");
   d->listings++;
   bool memory = path != NULL;
   for (struct dirent *entry; listing && memory && (entry = readdir(listing)) != NULL;) {
