@@ -127,7 +127,7 @@
 #include <stdint.h>
 
 #define OJO_VERSION "0.1.0"
-#define OJO_ABI UINT64_C(0x6f6a6f0000000002) /* changes with any change to a struct or an inline function */
+#define OJO_ABI UINT64_C(0x6f6a6f0000000003) /* changes with any change to a struct or an inline function */
 
 #if defined(__GNUC__)
 #define OJO__UNUSED __attribute__((unused))
