@@ -91,7 +91,8 @@
  *
  * MEMORY
  *   The ring (16 MiB), about 350 bytes of kernel memory for each TCP socket, 300 for each UDP 4-tuple (at most 65,536
- *   at a time; more are counted as lost); while it lists 200 bytes a connection.
+ *   at a time; more are counted as lost), 100 for each bound socket; 1 MiB once sockets are bound (of more than 16,384
+ *   between two polls the first may stay without a link); while it lists 200 bytes a connection.
  *
  * CAVEATS
  *   Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), x86-64 or aarch64. Sends and receives per call need Linux
@@ -264,7 +265,7 @@ enum ojo__bpf_limits {
   OJO__BPF_PIDS_MAX = 4096,
   OJO__BPF_PORTS_MAX = 4096,
   OJO__BPF_PREFIXES_MAX = 4096,
-  OJO__BPF_TUPLES_MAX = 65536, /* UDP 4-tuples at a time, and sockets bound to flows */
+  OJO__BPF_TUPLES_MAX = 65536, /* UDP 4-tuples at a time */
   OJO__BPF_THREADS_MAX = 8192, /* whose time off the CPU is known */
   OJO__BPF_CGROUP_DEPTH = 32
 };
@@ -310,7 +311,7 @@ struct ojo__bpf_totals { /* laid out as ojo_kernel_totals */
 };
 
 struct ojo__bpf_connection { /* KERNEL_CONNECTION */
-  struct ojo__bpf_event event;
+  struct ojo__bpf_event event; /* size: the application's flow that the socket is bound to, if `flow` is another */
   struct ojo__bpf_identity identity;
 };
 
@@ -348,7 +349,7 @@ struct ojo__bpf_tuple {
   struct ojo__bpf_identity identity;
   struct ojo__bpf_totals totals;
   uint64_t first_ns, last_ns;
-  uint32_t flow;
+  uint32_t flow, parent; /* parent: as a KERNEL_CONNECTION's size */
   uint8_t wanted, announced, listed, owned;
 };
 
@@ -510,7 +511,7 @@ struct ojo__tcp {
   uint8_t active;    /* opened here: the SYN is in the kernel's counts */
   uint8_t owned;     /* the owner is certain */
   uint8_t decided;   /* `wanted` is final, unless the owner changes */
-  uint8_t announced, closing, finished, listed, bound, reset;
+  uint8_t announced, closing, finished, listed, reset;
   struct ojo__bpf_identity identity;
   struct ojo__bpf_totals last; /* the final counts, once `closing` */
   uint64_t first_ns;
@@ -547,11 +548,10 @@ struct {
   __type(key, struct ojo__bpf_tuple_key);
   __type(value, struct ojo__bpf_tuple);
 } ojo_tuples SEC(".maps");
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
+struct { /* written by ojo_bind_socket's caller; it dies with the socket */
+  __uint(type, BPF_MAP_TYPE_SK_STORAGE);
   __uint(map_flags, BPF_F_NO_PREALLOC);
-  __uint(max_entries, OJO__BPF_TUPLES_MAX);
-  __type(key, uint64_t);
+  __type(key, int);
   __type(value, struct ojo__bpf_bound);
 } ojo_bound SEC(".maps");
 struct {
@@ -642,7 +642,8 @@ static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t typ
   bpf_ringbuf_submit(event, ojo__submit_flags(now));
 }
 
-static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t flow, uint64_t now, uint32_t probe) {
+static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t flow, uint32_t parent, uint64_t now,
+                                    uint32_t probe) {
   if (!ojo_config.trace || !identity) return 0;
   struct ojo__bpf_connection *record = bpf_ringbuf_reserve(&ojo_ring, sizeof *record, 0);
   if (!record) return ojo__lost(probe, now);
@@ -650,7 +651,7 @@ static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t
   record->event.type = OJO__E_CONNECTION;
   record->event.flow = flow;
   record->event.value = identity->cookie;
-  record->event.size = 0;
+  record->event.size = parent != flow ? parent : 0;
   record->identity = *identity;
   bpf_ringbuf_submit(record, ojo__submit_flags(now));
   return 0;
@@ -802,9 +803,10 @@ static __noinline int ojo__settle(const struct sock *sk, struct ojo__tcp *c, uin
   c->decided = verdict != OJO__NOT_YET;
   c->wanted = verdict == OJO__YES;
   if (c->wanted && (again || !c->announced)) {
+    struct ojo__bpf_bound *bound = bpf_sk_storage_get(&ojo_bound, (void *)sk, 0, 0);
     if (!c->announced) ojo__one_more();
     c->announced = 1;
-    ojo__announce(&c->identity, c->flow, now, OJO__P_STATE);
+    ojo__announce(&c->identity, c->flow, bound ? bound->flow : 0, now, OJO__P_STATE);
   }
   c->settled = c->owned && c->decided;
   return 0;
@@ -836,16 +838,12 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
     c->base_packets_in = tp->segs_in;
     c->base_retransmits = c->retransmits = tp->total_retrans;
   }
-  if (c->identity.cookie != cookie) c->bound = 0; /* else it is connected anew, and stays on its flow */
   c->identity.cookie = cookie;
   c->identity.flags = flags;
   c->identity.state = state;
   ojo__identify(tp, c);
-  if (!c->bound) {
-    bound = bpf_map_lookup_elem(&ojo_bound, &cookie);
-    c->flow = bound ? bound->flow : (uint32_t)(0x80000000u | (cookie & 0x3FFFFFFFu));
-    c->bound = bound != 0;
-  }
+  bound = bpf_sk_storage_get(&ojo_bound, sk, 0, 0);
+  c->flow = bound ? bound->flow : (uint32_t)(0x80000000u | (cookie & 0x3FFFFFFFu));
   c->first_ns = now;
   c->begun = 1;
   return 0;
@@ -922,7 +920,7 @@ static __always_inline int ojo__on_state(const struct sock *sk, int old, int new
   }
   if (c->listener) { /* itself, closing; or its clone, an accepted socket: the listener's owner, till one is seen */
     if (old == OJO__LISTEN && new == OJO__CLOSE) return 0;
-    c->listener = c->begun = c->owned = c->bound = 0;
+    c->listener = c->begun = c->owned = 0;
     if (new == OJO__SYN_RECV) return 0; /* its addresses are not set yet */
   }
   if (new == OJO__SYN_SENT) {
@@ -955,15 +953,9 @@ int BPF_PROG(ojo_state_fentry, struct sock *sk, int new) { return ojo__on_state(
 static __always_inline int ojo__on_destroy(struct sock *sk) {
   struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
   struct ojo__tcp *c;
-  uint64_t cookie;
   if (!tp) return 0;
   c = ojo__tcp_of(sk, 0);
-  if (!c || c->listener || !c->begun) return 0;
-  if (c->bound) {
-    cookie = c->identity.cookie;
-    bpf_map_delete_elem(&ojo_bound, &cookie);
-  }
-  if (c->finished) return 0;
+  if (!c || c->listener || !c->begun || c->finished) return 0;
   if (c->closing) {
     uint64_t out = (uint32_t)(tp->segs_out - c->base_packets_out);
     if (tp->segs_out >= c->base_packets_out && out > c->last.packets_out) c->last.packets_out = out;
@@ -1296,20 +1288,22 @@ static __noinline int ojo__tuple_settle(struct ojo__bpf_tuple *tuple, struct ojo
   if (!tuple->wanted || (tuple->announced && !changed)) return 0;
   if (!tuple->announced) ojo__one_more();
   tuple->announced = 1;
-  return ojo__announce(&tuple->identity, tuple->flow, now, OJO__P_UDP_IO);
+  return ojo__announce(&tuple->identity, tuple->flow, tuple->parent, now, OJO__P_UDP_IO);
 }
 
-static __noinline int ojo__tuple_make(struct ojo__bpf_tuple_key *key, uint64_t now) {
+static __noinline int ojo__tuple_make(struct ojo__bpf_tuple_key *key, struct ojo__bpf_bound *bound, uint64_t now) {
   struct ojo__bpf_tuple tuple = {};
   uint32_t hash;
   if (!key) return 0;
   hash = ojo__tuple_hash(key);
   uint64_t cookie = key->cookie;
-  struct ojo__bpf_bound *bound = bpf_map_lookup_elem(&ojo_bound, &cookie);
   tuple.flow = 0xC0000000u | hash;
-  if (bound && (bound->taken_by == 0 || bound->taken_by == hash)) {
-    bound->taken_by = hash;
-    tuple.flow = bound->flow;
+  if (bound) {
+    tuple.parent = bound->flow;
+    if (bound->taken_by == 0 || bound->taken_by == hash) {
+      bound->taken_by = hash;
+      tuple.flow = bound->flow;
+    }
   }
   tuple.identity.cookie = cookie;
   tuple.identity.local_port = key->local_port;
@@ -1325,12 +1319,13 @@ static __noinline int ojo__tuple_make(struct ojo__bpf_tuple_key *key, uint64_t n
   return 1;
 }
 
-static __always_inline void ojo__tuple_count(struct ojo__bpf_tuple_key *key, struct ojo__owner *owner, uint64_t bytes,
-                                             uint64_t datagrams, uint32_t out) {
+/* `sk`: a struct sock or bpf_sock, as this kind of program has it. */
+static __always_inline void ojo__tuple_count(struct ojo__bpf_tuple_key *key, void *sk, struct ojo__owner *owner,
+                                             uint64_t bytes, uint64_t datagrams, uint32_t out) {
   uint64_t now = bpf_ktime_get_ns();
   struct ojo__bpf_tuple *tuple = bpf_map_lookup_elem(&ojo_tuples, key);
   if (!tuple) {
-    ojo__tuple_make(key, now);
+    ojo__tuple_make(key, bpf_sk_storage_get(&ojo_bound, sk, 0, 0), now);
     tuple = bpf_map_lookup_elem(&ojo_tuples, key);
     if (!tuple) {
       ojo__lost(OJO__P_UDP_IO, now);
@@ -1434,7 +1429,7 @@ static __always_inline int ojo__on_packet(struct __sk_buff *skb, uint32_t out) {
   seen->datagrams = gso && seen->bytes > gso ? (seen->bytes + gso - 1) / gso : 1;
   struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, out ? BPF_SK_STORAGE_GET_F_CREATE : 0);
   if (out && owner && !owner->owned) ojo__owner_is_current(owner);
-  ojo__tuple_count(&seen->key, owner, seen->bytes, seen->datagrams, out);
+  ojo__tuple_count(&seen->key, sk, owner, seen->bytes, seen->datagrams, out);
   return 1;
 }
 SEC("cgroup_skb/egress")
@@ -1471,7 +1466,7 @@ static __noinline int ojo__udp_socket(struct sock *sk, uint32_t bytes, uint32_t 
   key.cookie = bpf_get_socket_cookie(sk);
   key.local_port = sk->__sk_common.skc_num;
   key.address_bytes = sk->__sk_common.skc_family == OJO__AF_INET6 ? 16 : 4;
-  ojo__tuple_count(&key, owner, bytes, 1, out);
+  ojo__tuple_count(&key, sk, owner, bytes, 1, out);
   return 0;
 }
 
@@ -1633,6 +1628,7 @@ OJO__BPF_SAME(KERNEL_WAKEUP, WAKEUP);
 #define OJO__BPF_DRAIN_MS 10          /* the kernel half does not wake us: a timer does */
 #define OJO__BPF_DRAIN_MAX 200000     /* records per turn, so that a poll ends while the kernel goes on */
 #define OJO__BPF_CLOSED_MAX (1u << 18) /* closed rows kept for the next listing */
+#define OJO__BPF_BINDS_MAX (1u << 14)  /* latest binds kept, for what the ring told of before and is read after */
 
 #define OJO__BPF_CANDIDATES 3
 
@@ -1724,7 +1720,9 @@ struct ojo_bpf {
   int bound_fd, tuples_fd;
   pthread_mutex_t lock;       /* held by who takes from the ring: poll, its thread, a listing */
   pthread_mutex_t table_lock; /* of the two tables: also ojo_bind_socket's caller changes them */
-  struct ojo__bpf_table bound;     /* cookie -> the application's flow */
+  struct ojo__bpf_table bound;     /* of the latest binds: cookie -> number of the bind << 32 | the application's flow */
+  uint64_t *binds;                 /* their cookies, OJO__BPF_BINDS_MAX of them, by the number of the bind */
+  uint32_t bind_count;
   struct ojo__bpf_table announced; /* the kernel's flow -> cookie << 1 | linked to the application's flow */
   ojo_bpf_connection *rows, *closed; /* of a listing under way; since the last one */
   size_t row_count, row_capacity, closed_count, closed_capacity;
@@ -1848,15 +1846,34 @@ static void ojo__bpf_link(ojo_bpf *b, uint64_t time, uint32_t flow, uint64_t par
   ojo_record_at(b->desc.tracer, time, flow, OJO_STREAM_LINK_PARENT, parent);
 }
 
+/* Keeps a bind until as many others have come; table_lock is held. The kernel half says itself what a socket is bound
+ * to; only what it had put into the ring before the bind is looked up here. */
+static bool ojo__bpf_remember(ojo_bpf *b, uint64_t cookie, uint32_t flow) {
+  uint32_t number = b->bind_count, at = number % OJO__BPF_BINDS_MAX;
+  struct ojo__bpf_entry *oldest;
+  if (!b->binds) b->binds = (uint64_t *)calloc(OJO__BPF_BINDS_MAX, sizeof *b->binds);
+  if (!b->binds) return false;
+  oldest = ojo__bpf_get(&b->bound, b->binds[at]);
+  if (oldest && oldest->key && oldest->value >> 32 == (uint32_t)(number - OJO__BPF_BINDS_MAX))
+    ojo__bpf_remove(&b->bound, b->binds[at]); /* else the socket was bound again */
+  if (!ojo__bpf_put(&b->bound, cookie, (uint64_t)number << 32 | flow)) return false;
+  b->binds[at] = cookie;
+  b->bind_count++;
+  return true;
+}
+
 /* ojo_bind_socket's caller's thread. The kernel half looks into `ojo_bound` when a connection begins; what has begun
  * before stays on the kernel's flow, which is linked: here if it was announced, else when it is. */
-static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie) {
+static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd) {
   ojo_bpf *b = (ojo_bpf *)user;
-  struct ojo__bpf_bound bound = {flow, 0};
+  struct ojo__bpf_bound bound = {flow, 0}, before;
   uint64_t now = ojo__bpf_now();
-  bool told = bpf_map_update_elem(b->bound_fd, &cookie, &bound, BPF_ANY) == 0, log;
+  bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0, log;
+  if (!told && errno == EEXIST) /* on the same flow: the 4-tuple that carries it stays the only one */
+    told = (bpf_map_lookup_elem(b->bound_fd, &fd, &before) == 0 && before.flow == flow) ||
+           bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_ANY) == 0;
   pthread_mutex_lock(&b->table_lock);
-  if (!ojo__bpf_put(&b->bound, cookie, flow)) told = false;
+  if (!ojo__bpf_remember(b, cookie, flow)) told = false;
   for (uint32_t i = 0; i < b->announced.capacity; i++) {
     struct ojo__bpf_entry *e = &b->announced.entries[i];
     if (!e->key || e->value >> 1 != cookie || (e->value & 1)) continue;
@@ -1866,7 +1883,7 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie) {
   log = !told && !b->told_full;
   if (log) b->told_full = true;
   pthread_mutex_unlock(&b->table_lock);
-  if (log) ojo__bpf_log(&b->desc.logger, "more sockets are bound than the table holds: later ones are linked only");
+  if (log) ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
 }
 
 static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id,
@@ -1900,7 +1917,7 @@ static void ojo__bpf_on_announce(ojo_bpf *b, const struct ojo__bpf_connection *r
     pthread_mutex_lock(&b->table_lock);
     bound = ojo__bpf_get(&b->bound, id->cookie);
     seen = ojo__bpf_get(&b->announced, flow);
-    parent = bound ? bound->value : 0;
+    parent = record->event.size ? record->event.size : bound ? (uint32_t)bound->value : 0;
     link = parent && !(seen && (seen->value & 1));
     ojo__bpf_put(&b->announced, flow, id->cookie << 1 | (parent != 0));
     pthread_mutex_unlock(&b->table_lock);
@@ -1978,7 +1995,6 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   uint32_t flow = row->event.flow, type = row->event.type & 0xFFFFu;
   pthread_mutex_lock(&b->table_lock);
   ojo__bpf_remove(&b->announced, flow);
-  if (type == OJO_KERNEL_TCP_FINISHED) ojo__bpf_remove(&b->bound, row->identity.cookie);
   pthread_mutex_unlock(&b->table_lock);
   if (row->event.type & OJO__BPF_QUIET) return;
   ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
@@ -2532,6 +2548,7 @@ static void ojo__bpf_free(ojo_bpf *b) {
   free((void *)(uintptr_t)b->desc.ports);
   free((void *)(uintptr_t)b->desc.addresses);
   free(b->bound.entries);
+  free(b->binds);
   free(b->announced.entries);
   free(b->rows);
   free(b->closed);
