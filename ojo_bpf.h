@@ -1702,7 +1702,10 @@ struct ojo__bpf_slot { /* what became of a part */
   char why[192];
 };
 
-struct ojo__bpf_entry { uint64_t key, value; };
+struct ojo__bpf_entry {
+  uint64_t key, value;
+  uint32_t next, before; /* of `announced`: flows of the same socket that are not linked yet; 0: none */
+};
 struct ojo__bpf_table { /* open addressing; key 0: free */
   struct ojo__bpf_entry *entries;
   uint32_t capacity, count;
@@ -1724,6 +1727,7 @@ struct ojo_bpf {
   uint64_t *binds;                 /* their cookies, OJO__BPF_BINDS_MAX of them, by the number of the bind */
   uint32_t bind_count;
   struct ojo__bpf_table announced; /* the kernel's flow -> cookie << 1 | linked to the application's flow */
+  struct ojo__bpf_table unlinked;  /* cookie -> the first of its flows that are not linked */
   ojo_bpf_connection *rows, *closed; /* of a listing under way; since the last one */
   size_t row_count, row_capacity, closed_count, closed_capacity;
   bool listing, out_of_memory, told_full, told_closed;
@@ -1807,8 +1811,14 @@ static bool ojo__bpf_put(struct ojo__bpf_table *table, uint64_t key, uint64_t va
     struct ojo__bpf_table grown = {NULL, table->capacity ? table->capacity * 2 : 64, 0};
     grown.entries = (struct ojo__bpf_entry *)calloc(grown.capacity, sizeof *grown.entries);
     if (!grown.entries) return false;
-    for (uint32_t i = 0; i < table->capacity; i++)
-      if (table->entries[i].key) ojo__bpf_put(&grown, table->entries[i].key, table->entries[i].value);
+    for (uint32_t i = 0; i < table->capacity; i++) {
+      struct ojo__bpf_entry *e = &table->entries[i];
+      if (!e->key) continue;
+      uint32_t place = ojo__bpf_place(&grown, e->key);
+      while (grown.entries[place].key) place = (place + 1) & (grown.capacity - 1);
+      grown.entries[place] = *e;
+      grown.count++;
+    }
     free(table->entries);
     *table = grown;
   }
@@ -1816,6 +1826,7 @@ static bool ojo__bpf_put(struct ojo__bpf_table *table, uint64_t key, uint64_t va
   while (table->entries[i].key) i = (i + 1) & (table->capacity - 1);
   table->entries[i].key = key;
   table->entries[i].value = value;
+  table->entries[i].next = table->entries[i].before = 0;
   table->count++;
   return true;
 }
@@ -1846,6 +1857,39 @@ static void ojo__bpf_link(ojo_bpf *b, uint64_t time, uint32_t flow, uint64_t par
   ojo_record_at(b->desc.tracer, time, flow, OJO_STREAM_LINK_PARENT, parent);
 }
 
+/* The three below: table_lock is held. A bind links all flows of its socket, so that those which are not linked hang
+ * together: their number may be large, and a bind must not look through what others have. */
+static void ojo__bpf_unchain(ojo_bpf *b, struct ojo__bpf_entry *e) {
+  struct ojo__bpf_entry *next = e->next ? ojo__bpf_get(&b->announced, e->next) : NULL;
+  struct ojo__bpf_entry *before = e->before ? ojo__bpf_get(&b->announced, e->before) : NULL;
+  if (next) next->before = e->before;
+  if (before) before->next = e->next;
+  else if (next) ojo__bpf_get(&b->unlinked, e->value >> 1)->value = e->next;
+  else ojo__bpf_remove(&b->unlinked, e->value >> 1);
+  e->next = e->before = 0;
+}
+static void ojo__bpf_forget_flow(ojo_bpf *b, uint32_t flow) {
+  struct ojo__bpf_entry *e = ojo__bpf_get(&b->announced, flow);
+  if (!e) return;
+  if (!(e->value & 1)) ojo__bpf_unchain(b, e);
+  ojo__bpf_remove(&b->announced, flow);
+}
+static void ojo__bpf_know_flow(ojo_bpf *b, uint32_t flow, uint64_t cookie, bool linked) {
+  struct ojo__bpf_entry *e, *first, *second;
+  ojo__bpf_forget_flow(b, flow);
+  if (!ojo__bpf_put(&b->announced, flow, cookie << 1 | linked) || linked) return;
+  first = ojo__bpf_get(&b->unlinked, cookie);
+  e = ojo__bpf_get(&b->announced, flow);
+  if (first) {
+    second = ojo__bpf_get(&b->announced, first->value);
+    e->next = (uint32_t)first->value;
+    if (second) second->before = flow;
+    first->value = flow;
+  } else if (!ojo__bpf_put(&b->unlinked, cookie, flow)) {
+    ojo__bpf_remove(&b->announced, flow);
+  }
+}
+
 /* Keeps a bind until as many others have come; table_lock is held. The kernel half says itself what a socket is bound
  * to; only what it had put into the ring before the bind is looked up here. */
 static bool ojo__bpf_remember(ojo_bpf *b, uint64_t cookie, uint32_t flow) {
@@ -1867,6 +1911,7 @@ static bool ojo__bpf_remember(ojo_bpf *b, uint64_t cookie, uint32_t flow) {
 static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd) {
   ojo_bpf *b = (ojo_bpf *)user;
   struct ojo__bpf_bound bound = {flow, 0}, before;
+  struct ojo__bpf_entry *first;
   uint64_t now = ojo__bpf_now();
   bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0, log;
   if (!told && errno == EEXIST) /* on the same flow: the 4-tuple that carries it stays the only one */
@@ -1874,9 +1919,9 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd)
            bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_ANY) == 0;
   pthread_mutex_lock(&b->table_lock);
   if (!ojo__bpf_remember(b, cookie, flow)) told = false;
-  for (uint32_t i = 0; i < b->announced.capacity; i++) {
-    struct ojo__bpf_entry *e = &b->announced.entries[i];
-    if (!e->key || e->value >> 1 != cookie || (e->value & 1)) continue;
+  while ((first = ojo__bpf_get(&b->unlinked, cookie)) != NULL) {
+    struct ojo__bpf_entry *e = ojo__bpf_get(&b->announced, first->value);
+    ojo__bpf_unchain(b, e);
     e->value |= 1;
     ojo__bpf_link(b, now, (uint32_t)e->key, flow);
   }
@@ -1913,13 +1958,14 @@ static void ojo__bpf_on_announce(ojo_bpf *b, const struct ojo__bpf_connection *r
   uint64_t time = record->event.time_ns, parent = 0;
   if (flow & 0x80000000u) { /* the kernel's: the application has told of its own */
     struct ojo__bpf_entry *bound, *seen;
-    bool link;
+    bool link, linked;
     pthread_mutex_lock(&b->table_lock);
     bound = ojo__bpf_get(&b->bound, id->cookie);
     seen = ojo__bpf_get(&b->announced, flow);
     parent = record->event.size ? record->event.size : bound ? (uint32_t)bound->value : 0;
-    link = parent && !(seen && (seen->value & 1));
-    ojo__bpf_put(&b->announced, flow, id->cookie << 1 | (parent != 0));
+    linked = seen && (seen->value & 1);
+    link = parent && !linked;
+    ojo__bpf_know_flow(b, flow, id->cookie, linked || link);
     pthread_mutex_unlock(&b->table_lock);
     ojo__bpf_flow(b, time, flow, id, (uint32_t)parent);
     if (link) ojo__bpf_link(b, time, flow, parent);
@@ -1994,7 +2040,7 @@ static void ojo__bpf_on_row(ojo_bpf *b, const struct ojo__bpf_row *row) {
 static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   uint32_t flow = row->event.flow, type = row->event.type & 0xFFFFu;
   pthread_mutex_lock(&b->table_lock);
-  ojo__bpf_remove(&b->announced, flow);
+  ojo__bpf_forget_flow(b, flow);
   pthread_mutex_unlock(&b->table_lock);
   if (row->event.type & OJO__BPF_QUIET) return;
   ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
@@ -2550,6 +2596,7 @@ static void ojo__bpf_free(ojo_bpf *b) {
   free(b->bound.entries);
   free(b->binds);
   free(b->announced.entries);
+  free(b->unlinked.entries);
   free(b->rows);
   free(b->closed);
   free(b->expired);
