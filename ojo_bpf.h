@@ -1609,6 +1609,7 @@ int BPF_PROG(ojo_waking, struct task_struct *task) {
 #error "ojo_bpf.h: a libc header came before it under strict -std=c11: include it first, or define _DEFAULT_SOURCE"
 #else
 
+#include <sys/vfs.h>
 #ifndef OJO_BPF_PREFIX
 #define OJO_BPF_PREFIX "/usr/local"
 #endif
@@ -1659,6 +1660,8 @@ enum ojo__bpf_how { OJO__BPF_TP, OJO__BPF_EGRESS, OJO__BPF_INGRESS, OJO__BPF_CRE
 struct ojo__bpf_candidate {
   const char *program;
   enum ojo__bpf_how how;
+#define OJO__BPF_CGROUP2 0x63677270   /* CGROUP2_SUPER_MAGIC of linux/magic.h */
+
   const char *target; /* the tracepoint's or function's name */
 };
 struct ojo__bpf_part {
@@ -2776,12 +2779,14 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   b->cgroup_fd = ojo__bpf_cgroup_open(desc->cgroup);
   b->can_cgroup = b->cgroup_fd >= 0 && ojo__bpf_net_admin();
   if (desc->cgroup && b->cgroup_fd < 0) {
-    ojo__bpf_log(&desc->logger, "the cgroup %s can't be opened: %s", desc->cgroup, strerror(errno));
+    ojo__bpf_log(&desc->logger, "the cgroup %s can't be used: %s", desc->cgroup,
+                 errno == EMEDIUMTYPE ? "it is no directory of a cgroup2 filesystem" : strerror(errno));
     result = OJO_ERR_ARGUMENT;
   } else if (ojo__bpf_copy_desc(b, desc)) {
     result = ojo__bpf_image(desc, &image, &bytes);
   }
   if (result == OJO_OK) {
+  struct statfs where;
     pthread_mutex_lock(&ojo__bpf_open_lock);
     ojo__bpf_heard = b->heard;
     ojo__bpf_print_before = libbpf_set_print(ojo__bpf_print);
@@ -2797,6 +2802,11 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
     ojo__bpf_say_why(b);
     ojo__bind_hook_set(b->desc.tracer, ojo__bpf_on_bind, b);
     ojo__bpf_look_around(b);
+  if (desc->cgroup && b->cgroup_fd >= 0 && (fstatfs(b->cgroup_fd, &where) < 0 || where.f_type != OJO__BPF_CGROUP2)) {
+    close(b->cgroup_fd);
+    b->cgroup_fd = -1;
+    errno = EMEDIUMTYPE;
+  }
     if (!ojo__bpf_run(b)) result = OJO_ERR_MEMORY;
   }
   if (result != OJO_OK) {

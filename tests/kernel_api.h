@@ -279,6 +279,7 @@ static void api_wrong_descs(void) {
   api_wrong("a prefix of 33 bits", &(ojo_bpf_desc){.addresses = &long_bits, .address_count = 1}, OJO_ERR_ARGUMENT);
   api_wrong("ports that are missing", &(ojo_bpf_desc){.port_count = 1}, OJO_ERR_ARGUMENT);
   api_wrong("probes that there are not", &(ojo_bpf_desc){.probes = OJO_BPF_ALL + 1}, OJO_ERR_ARGUMENT);
+  api_wrong("a directory that is no cgroup", &(ojo_bpf_desc){.cgroup = "/proc/self"}, OJO_ERR_ARGUMENT);
   api_wrong("no such cgroup", &(ojo_bpf_desc){.cgroup = "/sys/fs/cgroup/nowhere"}, OJO_ERR_ARGUMENT);
 }
 static void api_poll(void) { /* nobody uses this port: nothing comes */
