@@ -193,6 +193,7 @@ typedef struct ojo_bpf_stats { /* counts since ojo_bpf_open */
   uint64_t connections; /* seen */
   uint64_t lost[OJO_BPF_PROBE_COUNT]; /* ring_lost, per probe bit */
 } ojo_bpf_stats;
+  uint64_t unlisted;    /* closed, and in no listing: more than 262,144 between two */
 
 #ifndef OJO_DISABLE
 /* Loads and attaches the probes, and tells of the connections that are there. Without a tracer and a list there is
@@ -1755,7 +1756,10 @@ struct ojo_bpf {
   struct ojo__bpf_table unlinked;  /* cookie -> the first of its flows that are not linked */
   ojo_bpf_connection *rows, *closed; /* of a listing under way; since the last one */
   size_t row_count, row_capacity, closed_count, closed_capacity;
-  bool listing, out_of_memory, told_full, told_closed;
+  bool listing, out_of_memory, told_closed;
+  uint32_t told_full;         /* a bind found no memory: 1, 2 once that is logged. Any thread */
+  uint64_t closed_lost;
+  bool say_closed;            /* logged once `lock` is free: the logger may call us */
   struct ojo__bpf_tuple_key *expired; /* found by a walk, to be removed after it */
   size_t expired_count, expired_capacity;
   char heard[192];            /* what libbpf said last, while opening */
@@ -1950,10 +1954,8 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd)
     e->value |= 1;
     ojo__bpf_link(b, now, (uint32_t)e->key, flow);
   }
-  log = !told && !b->told_full;
-  if (log) b->told_full = true;
   pthread_mutex_unlock(&b->table_lock);
-  if (log) ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
+  if (!told) __atomic_compare_exchange_n(&b->told_full, &zero, 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id,
@@ -2073,7 +2075,9 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   if (b->closed_count < OJO__BPF_CLOSED_MAX &&
       ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) {
     ojo__bpf_row_out(row, true, &b->closed[b->closed_count++]);
-  } else if (!b->told_closed) {
+  } else {
+    b->closed_lost++;
+    b->say_closed |= !b->told_closed;
     b->told_closed = true;
     ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
   }
@@ -2128,6 +2132,18 @@ static uint64_t ojo__bpf_drain(ojo_bpf *b) {
   __atomic_store_n(&b->shared->woken, 0, __ATOMIC_RELEASE);
   ring_buffer__consume(b->ring);
   b->events += b->handled;
+/* Lets go of `lock`, and logs what came up while it was held, or in ojo_bind_socket: a logger may call us. */
+static void ojo__bpf_unlock(ojo_bpf *b) {
+  uint32_t one = 1;
+  bool closed = b->say_closed;
+  b->say_closed = false;
+  pthread_mutex_unlock(&b->lock);
+  if (closed)
+    ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
+  if (__atomic_compare_exchange_n(&b->told_full, &one, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
+}
+
   return b->handled;
 }
 
@@ -2717,7 +2733,7 @@ static void ojo__bpf_look_around(ojo_bpf *b) {
   ojo__bpf_walk(b, OJO__BPF_PART_FILES);
   ojo__bpf_walk(b, OJO__BPF_PART_OTHERS);
   ojo__bpf_walk(b, OJO__BPF_PART_FOUND);
-  pthread_mutex_unlock(&b->lock);
+  ojo__bpf_unlock(b);
 }
 
 static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms);
@@ -2858,7 +2874,7 @@ static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms) {
     pthread_mutex_lock(&b->lock);
     handled = ojo__bpf_drain(b);
     ojo__bpf_upkeep(b);
-    pthread_mutex_unlock(&b->lock);
+    ojo__bpf_unlock(b);
     if (handled || n < 0) return (int)handled;
     if (timeout_ms >= 0 && ojo__bpf_now() >= until) return 0;
     if (__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE)) return 0;
@@ -2901,10 +2917,12 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   b->rows = b->closed = NULL;
   b->row_count = b->row_capacity = b->closed_count = b->closed_capacity = 0;
   for (size_t i = 0; i < later; i++) {
-    if (!ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) break;
-    b->closed[b->closed_count++] = closed[closed_count + i];
+    if (ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed))
+      b->closed[b->closed_count++] = closed[closed_count + i];
+    else b->closed_lost++;
   }
-  pthread_mutex_unlock(&b->lock);
+  b->told_closed = false;
+  ojo__bpf_unlock(b);
   for (size_t i = 0; more && i < row_count; i++) more = fn(user, &rows[i]);
   for (size_t i = 0; more && i < closed_count; i++) more = fn(user, &closed[i]);
   free(rows);
@@ -2943,6 +2961,7 @@ OJO_API ojo_bpf_stats ojo_bpf_query_stats(ojo_bpf *b) {
     stats.ring_lost += stats.lost[i];
   }
   pthread_mutex_unlock(&b->lock);
+  stats.unlisted = b->closed_lost;
   return stats;
 }
 
