@@ -57,7 +57,7 @@
  *   0x0401 KERNEL_TCP_STATE       new state, old state (1 ESTABLISHED, 2 SYN_SENT, 3 SYN_RECV, 4 FIN_WAIT1,
  *                                 5 FIN_WAIT2, 6 TIME_WAIT, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 10 LISTEN, 11 CLOSING)
  *   0x0402 KERNEL_TCP_SEND        bytes that the kernel took in one call
- *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK)
+ *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK, MSG_ERRQUEUE)
  *   0x0404 KERNEL_TCP_RETRANSMIT  segments sent again; in total. Their sum is the kernel's RetransSegs
  *   0x0405 KERNEL_TCP_RTT         smoothed, ns; ojo_rtt
  *   0x0406 _CWND, 0x0407 _SSTHRESH, 0x0408 _IN_FLIGHT  bytes; segments. 0x0409 _SEND_WINDOW, 0x040A _RECEIVE_WINDOW
@@ -101,7 +101,9 @@
  *   from its program's calls, with remote address and port 0 and drops unknown.
  *   Process ids are those of the initial pid namespace. The cgroup filter goes by where the socket was made. Existing
  *   sockets are found by their descriptors in this pid namespace, and by TCP's table of this network namespace.
- *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32.
+ *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32. The
+ *   RST of a disconnect, connect(AF_UNSPEC), is in no count. Who takes an accepted connection's bytes by splice alone,
+ *   or has the kernel move them, has not used it: its owner stays the listener's.
  *   Binds made before ojo_bpf_open are in the trace, but the probes don't know of them.
  */
 #if !defined(OJO_BPF_H) && !defined(__bpf__)
@@ -191,9 +193,9 @@ typedef struct ojo_bpf_stats { /* counts since ojo_bpf_open */
   uint64_t ring_lost;   /* did not fit into the ring, all probes */
   uint64_t missed;      /* probes not called by the kernel since they were interrupted by themselves */
   uint64_t connections; /* seen */
+  uint64_t unlisted;    /* closed, and in no listing: more than 262,144 between two */
   uint64_t lost[OJO_BPF_PROBE_COUNT]; /* ring_lost, per probe bit */
 } ojo_bpf_stats;
-  uint64_t unlisted;    /* closed, and in no listing: more than 262,144 between two */
 
 #ifndef OJO_DISABLE
 /* Loads and attaches the probes, and tells of the connections that are there. Without a tracer and a list there is
@@ -397,9 +399,6 @@ struct ojo__bpf_shared { /* in memory that both halves map */
   uint64_t connections; /* kernel: seen */
   uint64_t expired_before_ns; /* loader: a walk over UDP's tuples tells only of those that are older; 0: of all */
 };
-#endif
-
-/* ---- >>kernel: the kernel half ------------------------------------------------------------------ */
 
 /* Of everything in this section: an object file of another one is refused. Each size and offset has a factor of its
  * own, so that members that change places don't make up for each other. Raise the 2 if what they mean changes. */
@@ -427,6 +426,9 @@ struct ojo__bpf_shared { /* in memory that both halves map */
    OJO__BPF_AT(config, ring_mark, 4194304001) + OJO__BPF_AT(shared, epoch, 4179623937) +                          \
    OJO__BPF_AT(shared, any_lost, 4076863489) + OJO__BPF_AT(shared, woken, 4043309057) +                           \
    OJO__BPF_AT(shared, connections, 4026531841))
+#endif
+
+/* ---- >>kernel: the kernel half ------------------------------------------------------------------ */
 
 #if defined(__bpf__) && !defined(OJO__BPF_KERNEL)
 #define OJO__BPF_KERNEL
@@ -466,7 +468,7 @@ struct sock_common {
 };
 struct sock {
   struct sock_common __sk_common;
-  uint16_t sk_protocol;
+  uint16_t sk_type, sk_protocol;
   uint8_t sk_shutdown;
   struct sock_cgroup_data sk_cgrp_data;
 };
@@ -480,6 +482,7 @@ struct tcp_sock {
   uint32_t segs_in, segs_out, write_seq, snd_una, total_retrans;
   uint32_t srtt_us, mdev_us, mss_cache, snd_cwnd, snd_ssthresh, snd_wnd, rcv_wnd;
   uint32_t packets_out, sacked_out, lost_out, retrans_out;
+  uint8_t repair : 1;
   struct minmax rtt_min;
 };
 struct nsproxy { struct net *net_ns; };
@@ -506,7 +509,8 @@ struct bpf_iter__bpf_map_elem { struct bpf_iter_meta *meta; struct bpf_map *map;
 #pragma clang attribute pop
 
 enum {
-  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2, OJO__STACK_BYTES = 16384,
+  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__DATAGRAM = 2, OJO__STACK_BYTES = 16384,
+  OJO__NO_DATA = 0x2002, /* flags MSG_PEEK, MSG_ERRQUEUE */
   OJO__ESTABLISHED = 1, OJO__SYN_SENT = 2, OJO__SYN_RECV = 3, OJO__FIN_WAIT1 = 4, OJO__FIN_WAIT2 = 5,
   OJO__TIME_WAIT = 6, OJO__CLOSE = 7, OJO__CLOSE_WAIT = 8, OJO__LAST_ACK = 9, OJO__LISTEN = 10, OJO__CLOSING = 11,
   OJO__NEW_SYN_RECV = 12
@@ -531,7 +535,7 @@ struct ojo__tcp {
   uint8_t wanted;    /* the filters let it pass */
   uint8_t begun;     /* identity and bases are set */
   uint8_t listener;  /* holds the owner that its accepted sockets begin with */
-  uint8_t active;    /* opened here: the SYN is in the kernel's counts */
+  uint8_t active;    /* opened here: the SYN is in the kernel's sequence */
   uint8_t owned;     /* the owner is certain */
   uint8_t decided;   /* `wanted` is final, unless the owner changes */
   uint8_t announced, closing, finished, listed, reset;
@@ -847,7 +851,7 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   uint32_t state = sk->__sk_common.skc_state;
   struct ojo__bpf_bound *bound;
   c->listener = c->listed = c->closing = c->finished = c->reset = c->announced = 0;
-  c->active = flags == 0;
+  c->active = flags == 0 && !BPF_CORE_READ_BITFIELD(tp, repair); /* TCP_REPAIR: connect sends no SYN */
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
   c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = 0;
@@ -1008,6 +1012,7 @@ static __noinline int ojo__io_first(struct sock *sk) {
   if (!c || c->finished || c->closing) return 0;
   now = bpf_ktime_get_ns();
   if (c->listener) c->listener = c->begun = c->owned = 0; /* fast open: data before it is established */
+  if (!c->begun && sk->__sk_common.skc_state == OJO__SYN_RECV) ojo__begin(tp, c, now, 2);
   if (!c->begun) ojo__adopt(tp, c, now);
   if (!c->owned) {
     pid = bpf_get_current_pid_tgid() >> 32;
@@ -1023,7 +1028,8 @@ static __always_inline int ojo__on_io(struct sock *sk, int length, uint32_t out)
   if (length <= 0) return 0;
   uint32_t protocol = sk->sk_protocol;
   if (protocol != OJO__TCP) {
-    if (ojo_config.udp_by_socket && protocol == OJO__UDP) ojo__udp_socket(sk, length, out);
+    if (ojo_config.udp_by_socket && protocol == OJO__UDP && sk->sk_type == OJO__DATAGRAM)
+      ojo__udp_socket(sk, length, out);
     return 0;
   }
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
@@ -1041,7 +1047,7 @@ SEC("tp_btf/sock_send_length")
 int BPF_PROG(ojo_send, struct sock *sk, int length, int flags) { return ojo__on_io(sk, length, 1); }
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(ojo_receive, struct sock *sk, int length, int flags) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 SEC("fexit/tcp_sendmsg")
 int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size, int length) {
@@ -1050,12 +1056,12 @@ int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size,
 SEC("fexit/tcp_recvmsg")
 int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes,
              int length) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 SEC("fexit/tcp_recvmsg") /* before Linux 5.19 */
 int BPF_PROG(ojo_receive_fexit6, struct sock *sk, void *message, unsigned long size, int nonblock, int flags,
              int *address_bytes, int length) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 
 /* -- TCP: what it does by itself */
@@ -1377,7 +1383,7 @@ static __always_inline void ojo__owner_is_current(struct ojo__owner *owner) {
 
 SEC("cgroup/sock_create")
 int ojo_udp_create(struct bpf_sock *sk) {
-  if (sk->protocol != OJO__UDP) return 1;
+  if (sk->protocol != OJO__UDP || sk->type != OJO__DATAGRAM) return 1; /* a raw socket may be of UDP as well */
   struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (owner) ojo__owner_is_current(owner);
   return 1;
@@ -1439,7 +1445,7 @@ static __always_inline int ojo__on_packet(struct __sk_buff *skb, uint32_t out) {
   struct bpf_sock *sk = skb->sk;
   if (!sk) return 1;
   sk = bpf_sk_fullsock(sk);
-  if (!sk) return 1;
+  if (!sk || sk->protocol != OJO__UDP || sk->type != OJO__DATAGRAM) return 1; /* raw, or TCP through a tunnel */
   struct ojo__seen on_stack = {}, *seen = &on_stack;
   if (!out && OJO__SEES_DROPS) {
     seen = bpf_map_lookup_elem(&ojo_seen, &zero);
@@ -1603,6 +1609,7 @@ int BPF_PROG(ojo_waking, struct task_struct *task) {
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1610,7 +1617,6 @@ int BPF_PROG(ojo_waking, struct task_struct *task) {
 #error "ojo_bpf.h: a libc header came before it under strict -std=c11: include it first, or define _DEFAULT_SOURCE"
 #else
 
-#include <sys/vfs.h>
 #ifndef OJO_BPF_PREFIX
 #define OJO_BPF_PREFIX "/usr/local"
 #endif
@@ -1654,6 +1660,8 @@ OJO__BPF_SAME(KERNEL_WAKEUP, WAKEUP);
 #define OJO__BPF_CLOSED_MAX (1u << 18) /* closed rows kept for the next listing */
 #define OJO__BPF_BINDS_MAX (1u << 14)  /* latest binds kept, for what the ring told of before and is read after */
 
+#define OJO__BPF_CGROUP2 0x63677270   /* CGROUP2_SUPER_MAGIC of linux/magic.h */
+
 #define OJO__BPF_CANDIDATES 3
 
 /* One line of ojo_bpf_query_probes, and the programs that can fill it, best first. */
@@ -1661,8 +1669,6 @@ enum ojo__bpf_how { OJO__BPF_TP, OJO__BPF_EGRESS, OJO__BPF_INGRESS, OJO__BPF_CRE
 struct ojo__bpf_candidate {
   const char *program;
   enum ojo__bpf_how how;
-#define OJO__BPF_CGROUP2 0x63677270   /* CGROUP2_SUPER_MAGIC of linux/magic.h */
-
   const char *target; /* the tracepoint's or function's name */
 };
 struct ojo__bpf_part {
@@ -1749,7 +1755,7 @@ struct ojo_bpf {
   int bound_fd, tuples_fd;
   pthread_mutex_t lock;       /* held by who takes from the ring: poll, its thread, a listing */
   pthread_mutex_t table_lock; /* of the two tables: also ojo_bind_socket's caller changes them */
-  struct ojo__bpf_table bound;     /* of the latest binds: cookie -> number of the bind << 32 | the application's flow */
+  struct ojo__bpf_table bound;     /* the latest binds: cookie -> number of the bind << 32 | the application's flow */
   uint64_t *binds;                 /* their cookies, OJO__BPF_BINDS_MAX of them, by the number of the bind */
   uint32_t bind_count;
   struct ojo__bpf_table announced; /* the kernel's flow -> cookie << 1 | linked to the application's flow */
@@ -1942,7 +1948,8 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd)
   struct ojo__bpf_bound bound = {flow, 0}, before;
   struct ojo__bpf_entry *first;
   uint64_t now = ojo__bpf_now();
-  bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0, log;
+  bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0;
+  uint32_t zero = 0;
   if (!told && errno == EEXIST) /* on the same flow: the 4-tuple that carries it stays the only one */
     told = (bpf_map_lookup_elem(b->bound_fd, &fd, &before) == 0 && before.flow == flow) ||
            bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_ANY) == 0;
@@ -2079,7 +2086,6 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
     b->closed_lost++;
     b->say_closed |= !b->told_closed;
     b->told_closed = true;
-    ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
   }
 }
 
@@ -2126,12 +2132,6 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
   return b->handled >= OJO__BPF_DRAIN_MAX ? -EAGAIN : 0; /* this one is taken all the same */
 }
 
-/* Empties the ring. The caller holds `lock`. */
-static uint64_t ojo__bpf_drain(ojo_bpf *b) {
-  b->handled = 0;
-  __atomic_store_n(&b->shared->woken, 0, __ATOMIC_RELEASE);
-  ring_buffer__consume(b->ring);
-  b->events += b->handled;
 /* Lets go of `lock`, and logs what came up while it was held, or in ojo_bind_socket: a logger may call us. */
 static void ojo__bpf_unlock(ojo_bpf *b) {
   uint32_t one = 1;
@@ -2144,6 +2144,12 @@ static void ojo__bpf_unlock(ojo_bpf *b) {
     ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
 }
 
+/* Empties the ring. The caller holds `lock`. */
+static uint64_t ojo__bpf_drain(ojo_bpf *b) {
+  b->handled = 0;
+  __atomic_store_n(&b->shared->woken, 0, __ATOMIC_RELEASE);
+  ring_buffer__consume(b->ring);
+  b->events += b->handled;
   return b->handled;
 }
 
@@ -2779,6 +2785,7 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   const char *fault;
   void *image = NULL;
   size_t bytes = 0;
+  struct statfs where;
   ojo_bpf *b;
   if (!out) return OJO_ERR_ARGUMENT;
   *out = NULL;
@@ -2794,6 +2801,11 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   pthread_mutex_init(&b->table_lock, NULL);
   b->cgroup_fd = ojo__bpf_cgroup_open(desc->cgroup);
   b->can_cgroup = b->cgroup_fd >= 0 && ojo__bpf_net_admin();
+  if (desc->cgroup && b->cgroup_fd >= 0 && (fstatfs(b->cgroup_fd, &where) < 0 || where.f_type != OJO__BPF_CGROUP2)) {
+    close(b->cgroup_fd);
+    b->cgroup_fd = -1;
+    errno = EMEDIUMTYPE;
+  }
   if (desc->cgroup && b->cgroup_fd < 0) {
     ojo__bpf_log(&desc->logger, "the cgroup %s can't be used: %s", desc->cgroup,
                  errno == EMEDIUMTYPE ? "it is no directory of a cgroup2 filesystem" : strerror(errno));
@@ -2802,7 +2814,6 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
     result = ojo__bpf_image(desc, &image, &bytes);
   }
   if (result == OJO_OK) {
-  struct statfs where;
     pthread_mutex_lock(&ojo__bpf_open_lock);
     ojo__bpf_heard = b->heard;
     ojo__bpf_print_before = libbpf_set_print(ojo__bpf_print);
@@ -2818,11 +2829,6 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
     ojo__bpf_say_why(b);
     ojo__bind_hook_set(b->desc.tracer, ojo__bpf_on_bind, b);
     ojo__bpf_look_around(b);
-  if (desc->cgroup && b->cgroup_fd >= 0 && (fstatfs(b->cgroup_fd, &where) < 0 || where.f_type != OJO__BPF_CGROUP2)) {
-    close(b->cgroup_fd);
-    b->cgroup_fd = -1;
-    errno = EMEDIUMTYPE;
-  }
     if (!ojo__bpf_run(b)) result = OJO_ERR_MEMORY;
   }
   if (result != OJO_OK) {
@@ -2955,13 +2961,13 @@ OJO_API ojo_bpf_stats ojo_bpf_query_stats(ojo_bpf *b) {
   pthread_mutex_lock(&b->lock);
   stats.events = b->events;
   stats.missed = b->missed;
+  stats.unlisted = b->closed_lost;
   stats.connections = __atomic_load_n(&b->shared->connections, __ATOMIC_RELAXED);
   for (uint32_t i = 0; i < OJO__BPF_PROBES; i++) {
     stats.lost[i] = __atomic_load_n(&b->shared->lost[i].count, __ATOMIC_RELAXED);
     stats.ring_lost += stats.lost[i];
   }
   pthread_mutex_unlock(&b->lock);
-  stats.unlisted = b->closed_lost;
   return stats;
 }
 
