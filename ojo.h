@@ -605,7 +605,8 @@ OJO_API void ojo_events_dropped_at(ojo_tracer *t, uint64_t time, uint64_t count,
 /* ojo_bpf.h's: FLOW for an id of its own, and who is told of binds (fn NULL: nobody; returns once no call of the last
  * one is under way). */
 OJO_API void ojo__flow_record(ojo_tracer *t, uint64_t time, uint32_t flow, const ojo_flow_desc *desc);
-OJO_API void ojo__bind_hook_set(ojo_tracer *t, void (*fn)(void *user, uint32_t flow, uint64_t cookie), void *user);
+OJO_API void ojo__bind_hook_set(ojo_tracer *t, void (*fn)(void *user, uint32_t flow, uint64_t cookie, int fd),
+                                void *user);
 
 /* What the inline calls below fall back to. `raw` is a time as stored: ns | 1 << 63, or ticks; 0: now. */
 OJO__COLD OJO_API void ojo__slow(ojo_tracer *t, uint64_t raw, uint32_t type, uint32_t flow, uint64_t payload,
@@ -1303,7 +1304,7 @@ struct ojo__core {
   pthread_t thread;
   pthread_mutex_t pass_lock, retire_lock;
   pthread_mutex_t bind_lock; /* also held while the hook is called */
-  void (*bind_hook)(void *user, uint32_t flow, uint64_t cookie);
+  void (*bind_hook)(void *user, uint32_t flow, uint64_t cookie, int fd);
   void *bind_user;
   uint32_t pass_tid; /* who holds pass_lock: a logger that flushes would wait for itself. Relaxed: only the thread
                         that stored its own number can find it */
@@ -5183,7 +5184,8 @@ OJO_API void ojo_events_dropped_at(ojo_tracer *t, uint64_t time, uint64_t count,
   ojo__ext(t, ojo__raw(time), OJO_EVENTS_DROPPED, 0, count, &dropped, sizeof dropped);
 }
 
-OJO_API void ojo__bind_hook_set(ojo_tracer *t, void (*fn)(void *user, uint32_t flow, uint64_t cookie), void *user) {
+OJO_API void ojo__bind_hook_set(ojo_tracer *t, void (*fn)(void *user, uint32_t flow, uint64_t cookie, int fd),
+                                void *user) {
   if (!t || t->abi != OJO_ABI) return;
   pthread_mutex_lock(&t->core->bind_lock);
   t->core->bind_hook = fn;
@@ -5199,7 +5201,7 @@ OJO_API ojo_result ojo_bind_socket(ojo_tracer *t, uint32_t flow, int fd) {
     return errno == EBADF || errno == ENOTSOCK ? OJO_ERR_ARGUMENT : OJO_ERR_NOT_FOUND;
   ojo_socket_bound(t, flow, cookie);
   pthread_mutex_lock(&t->core->bind_lock);
-  if (t->core->bind_hook) t->core->bind_hook(t->core->bind_user, flow, cookie);
+  if (t->core->bind_hook) t->core->bind_hook(t->core->bind_user, flow, cookie, fd);
   pthread_mutex_unlock(&t->core->bind_lock);
   return OJO_OK;
 }

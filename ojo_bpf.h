@@ -57,7 +57,7 @@
  *   0x0401 KERNEL_TCP_STATE       new state, old state (1 ESTABLISHED, 2 SYN_SENT, 3 SYN_RECV, 4 FIN_WAIT1,
  *                                 5 FIN_WAIT2, 6 TIME_WAIT, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 10 LISTEN, 11 CLOSING)
  *   0x0402 KERNEL_TCP_SEND        bytes that the kernel took in one call
- *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK)
+ *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK, MSG_ERRQUEUE)
  *   0x0404 KERNEL_TCP_RETRANSMIT  segments sent again; in total. Their sum is the kernel's RetransSegs
  *   0x0405 KERNEL_TCP_RTT         smoothed, ns; ojo_rtt
  *   0x0406 _CWND, 0x0407 _SSTHRESH, 0x0408 _IN_FLIGHT  bytes; segments. 0x0409 _SEND_WINDOW, 0x040A _RECEIVE_WINDOW
@@ -91,7 +91,8 @@
  *
  * MEMORY
  *   The ring (16 MiB), about 350 bytes of kernel memory for each TCP socket, 300 for each UDP 4-tuple (at most 65,536
- *   at a time; more are counted as lost); while it lists 200 bytes a connection.
+ *   at a time; more are counted as lost), 100 for each bound socket; 1 MiB once sockets are bound (of more than 16,384
+ *   between two polls the first may stay without a link); while it lists 200 bytes a connection.
  *
  * CAVEATS
  *   Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), x86-64 or aarch64. Sends and receives per call need Linux
@@ -100,7 +101,9 @@
  *   from its program's calls, with remote address and port 0 and drops unknown.
  *   Process ids are those of the initial pid namespace. The cgroup filter goes by where the socket was made. Existing
  *   sockets are found by their descriptors in this pid namespace, and by TCP's table of this network namespace.
- *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32.
+ *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32. The
+ *   RST of a disconnect, connect(AF_UNSPEC), is in no count. Who takes an accepted connection's bytes by splice alone,
+ *   or has the kernel move them, has not used it: its owner stays the listener's.
  *   Binds made before ojo_bpf_open are in the trace, but the probes don't know of them.
  */
 #if !defined(OJO_BPF_H) && !defined(__bpf__)
@@ -190,6 +193,7 @@ typedef struct ojo_bpf_stats { /* counts since ojo_bpf_open */
   uint64_t ring_lost;   /* did not fit into the ring, all probes */
   uint64_t missed;      /* probes not called by the kernel since they were interrupted by themselves */
   uint64_t connections; /* seen */
+  uint64_t unlisted;    /* closed, and in no listing: more than 262,144 between two */
   uint64_t lost[OJO_BPF_PROBE_COUNT]; /* ring_lost, per probe bit */
 } ojo_bpf_stats;
 
@@ -264,7 +268,7 @@ enum ojo__bpf_limits {
   OJO__BPF_PIDS_MAX = 4096,
   OJO__BPF_PORTS_MAX = 4096,
   OJO__BPF_PREFIXES_MAX = 4096,
-  OJO__BPF_TUPLES_MAX = 65536, /* UDP 4-tuples at a time, and sockets bound to flows */
+  OJO__BPF_TUPLES_MAX = 65536, /* UDP 4-tuples at a time */
   OJO__BPF_THREADS_MAX = 8192, /* whose time off the CPU is known */
   OJO__BPF_CGROUP_DEPTH = 32
 };
@@ -310,7 +314,7 @@ struct ojo__bpf_totals { /* laid out as ojo_kernel_totals */
 };
 
 struct ojo__bpf_connection { /* KERNEL_CONNECTION */
-  struct ojo__bpf_event event;
+  struct ojo__bpf_event event; /* size: the application's flow that the socket is bound to, if `flow` is another */
   struct ojo__bpf_identity identity;
 };
 
@@ -348,7 +352,7 @@ struct ojo__bpf_tuple {
   struct ojo__bpf_identity identity;
   struct ojo__bpf_totals totals;
   uint64_t first_ns, last_ns;
-  uint32_t flow;
+  uint32_t flow, parent; /* parent: as a KERNEL_CONNECTION's size */
   uint8_t wanted, announced, listed, owned;
 };
 
@@ -380,11 +384,6 @@ struct ojo__bpf_config {
   uint64_t ring_half;     /* bytes at which a listing's walk pauses */
 };
 
-/* Of everything in this section: an object file of another one is refused. Raise the 1 if sizes don't change. */
-#define OJO__BPF_ABI                                                                                             \
-  (uint32_t)(1 + sizeof(struct ojo__bpf_config) * 7 + sizeof(struct ojo__bpf_row) * 1009 +                       \
-             sizeof(struct ojo__bpf_metrics) * 100003 + sizeof(struct ojo__bpf_tuple) * 1000003)
-
 struct ojo__bpf_lost { /* of one probe. Written by any CPU with atomic adds, read by the loader */
   uint64_t count;
   uint64_t first_ns, last_ns; /* since the loader last raised `epoch` */
@@ -400,6 +399,33 @@ struct ojo__bpf_shared { /* in memory that both halves map */
   uint64_t connections; /* kernel: seen */
   uint64_t expired_before_ns; /* loader: a walk over UDP's tuples tells only of those that are older; 0: of all */
 };
+
+/* Of everything in this section: an object file of another one is refused. Each size and offset has a factor of its
+ * own, so that members that change places don't make up for each other. Raise the 2 if what they mean changes. */
+#define OJO__BPF_SIZE(type, factor) (uint32_t)sizeof(struct ojo__bpf_##type) * factor##u
+#define OJO__BPF_AT(type, member, factor) (uint32_t)__builtin_offsetof(struct ojo__bpf_##type, member) * factor##u
+#define OJO__BPF_ABI                                                                                              \
+  (2u + OJO__BPF_SIZE(event, 2654435761) + OJO__BPF_SIZE(identity, 2246822519) + OJO__BPF_SIZE(totals, 3266489917) + \
+   OJO__BPF_SIZE(connection, 668265263) + OJO__BPF_SIZE(row, 374761393) + OJO__BPF_SIZE(metrics, 3332679571) +     \
+   OJO__BPF_SIZE(tuple_key, 2860486313) + OJO__BPF_SIZE(tuple, 1500450271) + OJO__BPF_SIZE(bound, 3267000013) +    \
+   OJO__BPF_SIZE(prefix_key, 2147483647) + OJO__BPF_SIZE(config, 1073741789) + OJO__BPF_SIZE(shared, 536870909) +  \
+   OJO__BPF_AT(event, type, 268435399) + OJO__BPF_AT(event, flow, 134217689) + OJO__BPF_AT(event, value, 67108859) + \
+   OJO__BPF_AT(event, size, 33554393) + OJO__BPF_AT(row, identity, 16777213) + OJO__BPF_AT(row, totals, 8388593) + \
+   OJO__BPF_AT(row, first_ns, 4194301) + OJO__BPF_AT(row, rtt_us, 2097143) + OJO__BPF_AT(row, cwnd, 1048573) +     \
+   OJO__BPF_AT(row, is_new, 524287) + OJO__BPF_AT(metrics, mss, 262139) + OJO__BPF_AT(metrics, cwnd, 131071) +     \
+   OJO__BPF_AT(metrics, ssthresh, 65521) + OJO__BPF_AT(metrics, in_flight, 32749) +                               \
+   OJO__BPF_AT(metrics, send_window, 16381) + OJO__BPF_AT(tuple_key, remote, 8191) +                              \
+   OJO__BPF_AT(tuple, totals, 4093) + OJO__BPF_AT(tuple, last_ns, 2039) + OJO__BPF_AT(tuple, flow, 1021) +        \
+   OJO__BPF_AT(tuple, parent, 509) + OJO__BPF_AT(tuple, wanted, 251) + OJO__BPF_AT(bound, flow, 127) +            \
+   OJO__BPF_AT(config, probes, 3221225473) + OJO__BPF_AT(config, trace, 3489660929) +                             \
+   OJO__BPF_AT(config, metrics_interval_us, 2013265921) + OJO__BPF_AT(config, one_in, 1811939329) +               \
+   OJO__BPF_AT(config, has_pids, 469762049) + OJO__BPF_AT(config, has_ports, 167772161) +                         \
+   OJO__BPF_AT(config, has_addresses, 998244353) + OJO__BPF_AT(config, udp_by_socket, 754974721) +                \
+   OJO__BPF_AT(config, poll_congestion, 1224736769) + OJO__BPF_AT(config, sees_drops, 4261675009) +               \
+   OJO__BPF_AT(config, self, 4253024257) + OJO__BPF_AT(config, cgroup, 4223164417) +                              \
+   OJO__BPF_AT(config, ring_mark, 4194304001) + OJO__BPF_AT(shared, epoch, 4179623937) +                          \
+   OJO__BPF_AT(shared, any_lost, 4076863489) + OJO__BPF_AT(shared, woken, 4043309057) +                           \
+   OJO__BPF_AT(shared, connections, 4026531841))
 #endif
 
 /* ---- >>kernel: the kernel half ------------------------------------------------------------------ */
@@ -442,7 +468,7 @@ struct sock_common {
 };
 struct sock {
   struct sock_common __sk_common;
-  uint16_t sk_protocol;
+  uint16_t sk_type, sk_protocol;
   uint8_t sk_shutdown;
   struct sock_cgroup_data sk_cgrp_data;
 };
@@ -456,6 +482,7 @@ struct tcp_sock {
   uint32_t segs_in, segs_out, write_seq, snd_una, total_retrans;
   uint32_t srtt_us, mdev_us, mss_cache, snd_cwnd, snd_ssthresh, snd_wnd, rcv_wnd;
   uint32_t packets_out, sacked_out, lost_out, retrans_out;
+  uint8_t repair : 1;
   struct minmax rtt_min;
 };
 struct nsproxy { struct net *net_ns; };
@@ -482,7 +509,8 @@ struct bpf_iter__bpf_map_elem { struct bpf_iter_meta *meta; struct bpf_map *map;
 #pragma clang attribute pop
 
 enum {
-  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2, OJO__STACK_BYTES = 16384,
+  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__DATAGRAM = 2, OJO__STACK_BYTES = 16384,
+  OJO__NO_DATA = 0x2002, /* flags MSG_PEEK, MSG_ERRQUEUE */
   OJO__ESTABLISHED = 1, OJO__SYN_SENT = 2, OJO__SYN_RECV = 3, OJO__FIN_WAIT1 = 4, OJO__FIN_WAIT2 = 5,
   OJO__TIME_WAIT = 6, OJO__CLOSE = 7, OJO__CLOSE_WAIT = 8, OJO__LAST_ACK = 9, OJO__LISTEN = 10, OJO__CLOSING = 11,
   OJO__NEW_SYN_RECV = 12
@@ -507,10 +535,10 @@ struct ojo__tcp {
   uint8_t wanted;    /* the filters let it pass */
   uint8_t begun;     /* identity and bases are set */
   uint8_t listener;  /* holds the owner that its accepted sockets begin with */
-  uint8_t active;    /* opened here: the SYN is in the kernel's counts */
+  uint8_t active;    /* opened here: the SYN is in the kernel's sequence */
   uint8_t owned;     /* the owner is certain */
   uint8_t decided;   /* `wanted` is final, unless the owner changes */
-  uint8_t announced, closing, finished, listed, bound, reset;
+  uint8_t announced, closing, finished, listed, reset;
   struct ojo__bpf_identity identity;
   struct ojo__bpf_totals last; /* the final counts, once `closing` */
   uint64_t first_ns;
@@ -547,11 +575,10 @@ struct {
   __type(key, struct ojo__bpf_tuple_key);
   __type(value, struct ojo__bpf_tuple);
 } ojo_tuples SEC(".maps");
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
+struct { /* written by ojo_bind_socket's caller; it dies with the socket */
+  __uint(type, BPF_MAP_TYPE_SK_STORAGE);
   __uint(map_flags, BPF_F_NO_PREALLOC);
-  __uint(max_entries, OJO__BPF_TUPLES_MAX);
-  __type(key, uint64_t);
+  __type(key, int);
   __type(value, struct ojo__bpf_bound);
 } ojo_bound SEC(".maps");
 struct {
@@ -642,7 +669,8 @@ static __always_inline void ojo__emit(uint32_t probe, uint64_t now, uint32_t typ
   bpf_ringbuf_submit(event, ojo__submit_flags(now));
 }
 
-static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t flow, uint64_t now, uint32_t probe) {
+static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t flow, uint32_t parent, uint64_t now,
+                                    uint32_t probe) {
   if (!ojo_config.trace || !identity) return 0;
   struct ojo__bpf_connection *record = bpf_ringbuf_reserve(&ojo_ring, sizeof *record, 0);
   if (!record) return ojo__lost(probe, now);
@@ -650,7 +678,7 @@ static __noinline int ojo__announce(struct ojo__bpf_identity *identity, uint32_t
   record->event.type = OJO__E_CONNECTION;
   record->event.flow = flow;
   record->event.value = identity->cookie;
-  record->event.size = 0;
+  record->event.size = parent != flow ? parent : 0;
   record->identity = *identity;
   bpf_ringbuf_submit(record, ojo__submit_flags(now));
   return 0;
@@ -802,9 +830,10 @@ static __noinline int ojo__settle(const struct sock *sk, struct ojo__tcp *c, uin
   c->decided = verdict != OJO__NOT_YET;
   c->wanted = verdict == OJO__YES;
   if (c->wanted && (again || !c->announced)) {
+    struct ojo__bpf_bound *bound = bpf_sk_storage_get(&ojo_bound, (void *)sk, 0, 0);
     if (!c->announced) ojo__one_more();
     c->announced = 1;
-    ojo__announce(&c->identity, c->flow, now, OJO__P_STATE);
+    ojo__announce(&c->identity, c->flow, bound ? bound->flow : 0, now, OJO__P_STATE);
   }
   c->settled = c->owned && c->decided;
   return 0;
@@ -822,7 +851,7 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   uint32_t state = sk->__sk_common.skc_state;
   struct ojo__bpf_bound *bound;
   c->listener = c->listed = c->closing = c->finished = c->reset = c->announced = 0;
-  c->active = flags == 0;
+  c->active = flags == 0 && !BPF_CORE_READ_BITFIELD(tp, repair); /* TCP_REPAIR: connect sends no SYN */
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
   c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = 0;
@@ -836,16 +865,12 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
     c->base_packets_in = tp->segs_in;
     c->base_retransmits = c->retransmits = tp->total_retrans;
   }
-  if (c->identity.cookie != cookie) c->bound = 0; /* else it is connected anew, and stays on its flow */
   c->identity.cookie = cookie;
   c->identity.flags = flags;
   c->identity.state = state;
   ojo__identify(tp, c);
-  if (!c->bound) {
-    bound = bpf_map_lookup_elem(&ojo_bound, &cookie);
-    c->flow = bound ? bound->flow : (uint32_t)(0x80000000u | (cookie & 0x3FFFFFFFu));
-    c->bound = bound != 0;
-  }
+  bound = bpf_sk_storage_get(&ojo_bound, sk, 0, 0);
+  c->flow = bound ? bound->flow : (uint32_t)(0x80000000u | (cookie & 0x3FFFFFFFu));
   c->first_ns = now;
   c->begun = 1;
   return 0;
@@ -922,7 +947,7 @@ static __always_inline int ojo__on_state(const struct sock *sk, int old, int new
   }
   if (c->listener) { /* itself, closing; or its clone, an accepted socket: the listener's owner, till one is seen */
     if (old == OJO__LISTEN && new == OJO__CLOSE) return 0;
-    c->listener = c->begun = c->owned = c->bound = 0;
+    c->listener = c->begun = c->owned = 0;
     if (new == OJO__SYN_RECV) return 0; /* its addresses are not set yet */
   }
   if (new == OJO__SYN_SENT) {
@@ -955,15 +980,9 @@ int BPF_PROG(ojo_state_fentry, struct sock *sk, int new) { return ojo__on_state(
 static __always_inline int ojo__on_destroy(struct sock *sk) {
   struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
   struct ojo__tcp *c;
-  uint64_t cookie;
   if (!tp) return 0;
   c = ojo__tcp_of(sk, 0);
-  if (!c || c->listener || !c->begun) return 0;
-  if (c->bound) {
-    cookie = c->identity.cookie;
-    bpf_map_delete_elem(&ojo_bound, &cookie);
-  }
-  if (c->finished) return 0;
+  if (!c || c->listener || !c->begun || c->finished) return 0;
   if (c->closing) {
     uint64_t out = (uint32_t)(tp->segs_out - c->base_packets_out);
     if (tp->segs_out >= c->base_packets_out && out > c->last.packets_out) c->last.packets_out = out;
@@ -993,6 +1012,7 @@ static __noinline int ojo__io_first(struct sock *sk) {
   if (!c || c->finished || c->closing) return 0;
   now = bpf_ktime_get_ns();
   if (c->listener) c->listener = c->begun = c->owned = 0; /* fast open: data before it is established */
+  if (!c->begun && sk->__sk_common.skc_state == OJO__SYN_RECV) ojo__begin(tp, c, now, 2);
   if (!c->begun) ojo__adopt(tp, c, now);
   if (!c->owned) {
     pid = bpf_get_current_pid_tgid() >> 32;
@@ -1008,7 +1028,8 @@ static __always_inline int ojo__on_io(struct sock *sk, int length, uint32_t out)
   if (length <= 0) return 0;
   uint32_t protocol = sk->sk_protocol;
   if (protocol != OJO__TCP) {
-    if (ojo_config.udp_by_socket && protocol == OJO__UDP) ojo__udp_socket(sk, length, out);
+    if (ojo_config.udp_by_socket && protocol == OJO__UDP && sk->sk_type == OJO__DATAGRAM)
+      ojo__udp_socket(sk, length, out);
     return 0;
   }
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
@@ -1026,7 +1047,7 @@ SEC("tp_btf/sock_send_length")
 int BPF_PROG(ojo_send, struct sock *sk, int length, int flags) { return ojo__on_io(sk, length, 1); }
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(ojo_receive, struct sock *sk, int length, int flags) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 SEC("fexit/tcp_sendmsg")
 int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size, int length) {
@@ -1035,12 +1056,12 @@ int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size,
 SEC("fexit/tcp_recvmsg")
 int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes,
              int length) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 SEC("fexit/tcp_recvmsg") /* before Linux 5.19 */
 int BPF_PROG(ojo_receive_fexit6, struct sock *sk, void *message, unsigned long size, int nonblock, int flags,
              int *address_bytes, int length) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 
 /* -- TCP: what it does by itself */
@@ -1296,20 +1317,22 @@ static __noinline int ojo__tuple_settle(struct ojo__bpf_tuple *tuple, struct ojo
   if (!tuple->wanted || (tuple->announced && !changed)) return 0;
   if (!tuple->announced) ojo__one_more();
   tuple->announced = 1;
-  return ojo__announce(&tuple->identity, tuple->flow, now, OJO__P_UDP_IO);
+  return ojo__announce(&tuple->identity, tuple->flow, tuple->parent, now, OJO__P_UDP_IO);
 }
 
-static __noinline int ojo__tuple_make(struct ojo__bpf_tuple_key *key, uint64_t now) {
+static __noinline int ojo__tuple_make(struct ojo__bpf_tuple_key *key, struct ojo__bpf_bound *bound, uint64_t now) {
   struct ojo__bpf_tuple tuple = {};
   uint32_t hash;
   if (!key) return 0;
   hash = ojo__tuple_hash(key);
   uint64_t cookie = key->cookie;
-  struct ojo__bpf_bound *bound = bpf_map_lookup_elem(&ojo_bound, &cookie);
   tuple.flow = 0xC0000000u | hash;
-  if (bound && (bound->taken_by == 0 || bound->taken_by == hash)) {
-    bound->taken_by = hash;
-    tuple.flow = bound->flow;
+  if (bound) {
+    tuple.parent = bound->flow;
+    if (bound->taken_by == 0 || bound->taken_by == hash) {
+      bound->taken_by = hash;
+      tuple.flow = bound->flow;
+    }
   }
   tuple.identity.cookie = cookie;
   tuple.identity.local_port = key->local_port;
@@ -1325,12 +1348,13 @@ static __noinline int ojo__tuple_make(struct ojo__bpf_tuple_key *key, uint64_t n
   return 1;
 }
 
-static __always_inline void ojo__tuple_count(struct ojo__bpf_tuple_key *key, struct ojo__owner *owner, uint64_t bytes,
-                                             uint64_t datagrams, uint32_t out) {
+/* `sk`: a struct sock or bpf_sock, as this kind of program has it. */
+static __always_inline void ojo__tuple_count(struct ojo__bpf_tuple_key *key, void *sk, struct ojo__owner *owner,
+                                             uint64_t bytes, uint64_t datagrams, uint32_t out) {
   uint64_t now = bpf_ktime_get_ns();
   struct ojo__bpf_tuple *tuple = bpf_map_lookup_elem(&ojo_tuples, key);
   if (!tuple) {
-    ojo__tuple_make(key, now);
+    ojo__tuple_make(key, bpf_sk_storage_get(&ojo_bound, sk, 0, 0), now);
     tuple = bpf_map_lookup_elem(&ojo_tuples, key);
     if (!tuple) {
       ojo__lost(OJO__P_UDP_IO, now);
@@ -1359,7 +1383,7 @@ static __always_inline void ojo__owner_is_current(struct ojo__owner *owner) {
 
 SEC("cgroup/sock_create")
 int ojo_udp_create(struct bpf_sock *sk) {
-  if (sk->protocol != OJO__UDP) return 1;
+  if (sk->protocol != OJO__UDP || sk->type != OJO__DATAGRAM) return 1; /* a raw socket may be of UDP as well */
   struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (owner) ojo__owner_is_current(owner);
   return 1;
@@ -1421,7 +1445,7 @@ static __always_inline int ojo__on_packet(struct __sk_buff *skb, uint32_t out) {
   struct bpf_sock *sk = skb->sk;
   if (!sk) return 1;
   sk = bpf_sk_fullsock(sk);
-  if (!sk) return 1;
+  if (!sk || sk->protocol != OJO__UDP || sk->type != OJO__DATAGRAM) return 1; /* raw, or TCP through a tunnel */
   struct ojo__seen on_stack = {}, *seen = &on_stack;
   if (!out && OJO__SEES_DROPS) {
     seen = bpf_map_lookup_elem(&ojo_seen, &zero);
@@ -1434,7 +1458,7 @@ static __always_inline int ojo__on_packet(struct __sk_buff *skb, uint32_t out) {
   seen->datagrams = gso && seen->bytes > gso ? (seen->bytes + gso - 1) / gso : 1;
   struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, out ? BPF_SK_STORAGE_GET_F_CREATE : 0);
   if (out && owner && !owner->owned) ojo__owner_is_current(owner);
-  ojo__tuple_count(&seen->key, owner, seen->bytes, seen->datagrams, out);
+  ojo__tuple_count(&seen->key, sk, owner, seen->bytes, seen->datagrams, out);
   return 1;
 }
 SEC("cgroup_skb/egress")
@@ -1471,7 +1495,7 @@ static __noinline int ojo__udp_socket(struct sock *sk, uint32_t bytes, uint32_t 
   key.cookie = bpf_get_socket_cookie(sk);
   key.local_port = sk->__sk_common.skc_num;
   key.address_bytes = sk->__sk_common.skc_family == OJO__AF_INET6 ? 16 : 4;
-  ojo__tuple_count(&key, owner, bytes, 1, out);
+  ojo__tuple_count(&key, sk, owner, bytes, 1, out);
   return 0;
 }
 
@@ -1585,6 +1609,7 @@ int BPF_PROG(ojo_waking, struct task_struct *task) {
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1633,6 +1658,9 @@ OJO__BPF_SAME(KERNEL_WAKEUP, WAKEUP);
 #define OJO__BPF_DRAIN_MS 10          /* the kernel half does not wake us: a timer does */
 #define OJO__BPF_DRAIN_MAX 200000     /* records per turn, so that a poll ends while the kernel goes on */
 #define OJO__BPF_CLOSED_MAX (1u << 18) /* closed rows kept for the next listing */
+#define OJO__BPF_BINDS_MAX (1u << 14)  /* latest binds kept, for what the ring told of before and is read after */
+
+#define OJO__BPF_CGROUP2 0x63677270   /* CGROUP2_SUPER_MAGIC of linux/magic.h */
 
 #define OJO__BPF_CANDIDATES 3
 
@@ -1706,7 +1734,10 @@ struct ojo__bpf_slot { /* what became of a part */
   char why[192];
 };
 
-struct ojo__bpf_entry { uint64_t key, value; };
+struct ojo__bpf_entry {
+  uint64_t key, value;
+  uint32_t next, before; /* of `announced`: flows of the same socket that are not linked yet; 0: none */
+};
 struct ojo__bpf_table { /* open addressing; key 0: free */
   struct ojo__bpf_entry *entries;
   uint32_t capacity, count;
@@ -1724,11 +1755,17 @@ struct ojo_bpf {
   int bound_fd, tuples_fd;
   pthread_mutex_t lock;       /* held by who takes from the ring: poll, its thread, a listing */
   pthread_mutex_t table_lock; /* of the two tables: also ojo_bind_socket's caller changes them */
-  struct ojo__bpf_table bound;     /* cookie -> the application's flow */
+  struct ojo__bpf_table bound;     /* the latest binds: cookie -> number of the bind << 32 | the application's flow */
+  uint64_t *binds;                 /* their cookies, OJO__BPF_BINDS_MAX of them, by the number of the bind */
+  uint32_t bind_count;
   struct ojo__bpf_table announced; /* the kernel's flow -> cookie << 1 | linked to the application's flow */
+  struct ojo__bpf_table unlinked;  /* cookie -> the first of its flows that are not linked */
   ojo_bpf_connection *rows, *closed; /* of a listing under way; since the last one */
   size_t row_count, row_capacity, closed_count, closed_capacity;
-  bool listing, out_of_memory, told_full, told_closed;
+  bool listing, out_of_memory, told_closed;
+  uint32_t told_full;         /* a bind found no memory: 1, 2 once that is logged. Any thread */
+  uint64_t closed_lost;
+  bool say_closed;            /* logged once `lock` is free: the logger may call us */
   struct ojo__bpf_tuple_key *expired; /* found by a walk, to be removed after it */
   size_t expired_count, expired_capacity;
   char heard[192];            /* what libbpf said last, while opening */
@@ -1809,8 +1846,14 @@ static bool ojo__bpf_put(struct ojo__bpf_table *table, uint64_t key, uint64_t va
     struct ojo__bpf_table grown = {NULL, table->capacity ? table->capacity * 2 : 64, 0};
     grown.entries = (struct ojo__bpf_entry *)calloc(grown.capacity, sizeof *grown.entries);
     if (!grown.entries) return false;
-    for (uint32_t i = 0; i < table->capacity; i++)
-      if (table->entries[i].key) ojo__bpf_put(&grown, table->entries[i].key, table->entries[i].value);
+    for (uint32_t i = 0; i < table->capacity; i++) {
+      struct ojo__bpf_entry *e = &table->entries[i];
+      if (!e->key) continue;
+      uint32_t place = ojo__bpf_place(&grown, e->key);
+      while (grown.entries[place].key) place = (place + 1) & (grown.capacity - 1);
+      grown.entries[place] = *e;
+      grown.count++;
+    }
     free(table->entries);
     *table = grown;
   }
@@ -1818,6 +1861,7 @@ static bool ojo__bpf_put(struct ojo__bpf_table *table, uint64_t key, uint64_t va
   while (table->entries[i].key) i = (i + 1) & (table->capacity - 1);
   table->entries[i].key = key;
   table->entries[i].value = value;
+  table->entries[i].next = table->entries[i].before = 0;
   table->count++;
   return true;
 }
@@ -1848,25 +1892,77 @@ static void ojo__bpf_link(ojo_bpf *b, uint64_t time, uint32_t flow, uint64_t par
   ojo_record_at(b->desc.tracer, time, flow, OJO_STREAM_LINK_PARENT, parent);
 }
 
+/* The three below: table_lock is held. A bind links all flows of its socket, so that those which are not linked hang
+ * together: their number may be large, and a bind must not look through what others have. */
+static void ojo__bpf_unchain(ojo_bpf *b, struct ojo__bpf_entry *e) {
+  struct ojo__bpf_entry *next = e->next ? ojo__bpf_get(&b->announced, e->next) : NULL;
+  struct ojo__bpf_entry *before = e->before ? ojo__bpf_get(&b->announced, e->before) : NULL;
+  if (next) next->before = e->before;
+  if (before) before->next = e->next;
+  else if (next) ojo__bpf_get(&b->unlinked, e->value >> 1)->value = e->next;
+  else ojo__bpf_remove(&b->unlinked, e->value >> 1);
+  e->next = e->before = 0;
+}
+static void ojo__bpf_forget_flow(ojo_bpf *b, uint32_t flow) {
+  struct ojo__bpf_entry *e = ojo__bpf_get(&b->announced, flow);
+  if (!e) return;
+  if (!(e->value & 1)) ojo__bpf_unchain(b, e);
+  ojo__bpf_remove(&b->announced, flow);
+}
+static void ojo__bpf_know_flow(ojo_bpf *b, uint32_t flow, uint64_t cookie, bool linked) {
+  struct ojo__bpf_entry *e, *first, *second;
+  ojo__bpf_forget_flow(b, flow);
+  if (!ojo__bpf_put(&b->announced, flow, cookie << 1 | linked) || linked) return;
+  first = ojo__bpf_get(&b->unlinked, cookie);
+  e = ojo__bpf_get(&b->announced, flow);
+  if (first) {
+    second = ojo__bpf_get(&b->announced, first->value);
+    e->next = (uint32_t)first->value;
+    if (second) second->before = flow;
+    first->value = flow;
+  } else if (!ojo__bpf_put(&b->unlinked, cookie, flow)) {
+    ojo__bpf_remove(&b->announced, flow);
+  }
+}
+
+/* Keeps a bind until as many others have come; table_lock is held. The kernel half says itself what a socket is bound
+ * to; only what it had put into the ring before the bind is looked up here. */
+static bool ojo__bpf_remember(ojo_bpf *b, uint64_t cookie, uint32_t flow) {
+  uint32_t number = b->bind_count, at = number % OJO__BPF_BINDS_MAX;
+  struct ojo__bpf_entry *oldest;
+  if (!b->binds) b->binds = (uint64_t *)calloc(OJO__BPF_BINDS_MAX, sizeof *b->binds);
+  if (!b->binds) return false;
+  oldest = ojo__bpf_get(&b->bound, b->binds[at]);
+  if (oldest && oldest->key && oldest->value >> 32 == (uint32_t)(number - OJO__BPF_BINDS_MAX))
+    ojo__bpf_remove(&b->bound, b->binds[at]); /* else the socket was bound again */
+  if (!ojo__bpf_put(&b->bound, cookie, (uint64_t)number << 32 | flow)) return false;
+  b->binds[at] = cookie;
+  b->bind_count++;
+  return true;
+}
+
 /* ojo_bind_socket's caller's thread. The kernel half looks into `ojo_bound` when a connection begins; what has begun
  * before stays on the kernel's flow, which is linked: here if it was announced, else when it is. */
-static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie) {
+static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd) {
   ojo_bpf *b = (ojo_bpf *)user;
-  struct ojo__bpf_bound bound = {flow, 0};
+  struct ojo__bpf_bound bound = {flow, 0}, before;
+  struct ojo__bpf_entry *first;
   uint64_t now = ojo__bpf_now();
-  bool told = bpf_map_update_elem(b->bound_fd, &cookie, &bound, BPF_ANY) == 0, log;
+  bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0;
+  uint32_t zero = 0;
+  if (!told && errno == EEXIST) /* on the same flow: the 4-tuple that carries it stays the only one */
+    told = (bpf_map_lookup_elem(b->bound_fd, &fd, &before) == 0 && before.flow == flow) ||
+           bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_ANY) == 0;
   pthread_mutex_lock(&b->table_lock);
-  if (!ojo__bpf_put(&b->bound, cookie, flow)) told = false;
-  for (uint32_t i = 0; i < b->announced.capacity; i++) {
-    struct ojo__bpf_entry *e = &b->announced.entries[i];
-    if (!e->key || e->value >> 1 != cookie || (e->value & 1)) continue;
+  if (!ojo__bpf_remember(b, cookie, flow)) told = false;
+  while ((first = ojo__bpf_get(&b->unlinked, cookie)) != NULL) {
+    struct ojo__bpf_entry *e = ojo__bpf_get(&b->announced, first->value);
+    ojo__bpf_unchain(b, e);
     e->value |= 1;
     ojo__bpf_link(b, now, (uint32_t)e->key, flow);
   }
-  log = !told && !b->told_full;
-  if (log) b->told_full = true;
   pthread_mutex_unlock(&b->table_lock);
-  if (log) ojo__bpf_log(&b->desc.logger, "more sockets are bound than the table holds: later ones are linked only");
+  if (!told) __atomic_compare_exchange_n(&b->told_full, &zero, 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id,
@@ -1896,13 +1992,14 @@ static void ojo__bpf_on_announce(ojo_bpf *b, const struct ojo__bpf_connection *r
   uint64_t time = record->event.time_ns, parent = 0;
   if (flow & 0x80000000u) { /* the kernel's: the application has told of its own */
     struct ojo__bpf_entry *bound, *seen;
-    bool link;
+    bool link, linked;
     pthread_mutex_lock(&b->table_lock);
     bound = ojo__bpf_get(&b->bound, id->cookie);
     seen = ojo__bpf_get(&b->announced, flow);
-    parent = bound ? bound->value : 0;
-    link = parent && !(seen && (seen->value & 1));
-    ojo__bpf_put(&b->announced, flow, id->cookie << 1 | (parent != 0));
+    parent = record->event.size ? record->event.size : bound ? (uint32_t)bound->value : 0;
+    linked = seen && (seen->value & 1);
+    link = parent && !linked;
+    ojo__bpf_know_flow(b, flow, id->cookie, linked || link);
     pthread_mutex_unlock(&b->table_lock);
     ojo__bpf_flow(b, time, flow, id, (uint32_t)parent);
     if (link) ojo__bpf_link(b, time, flow, parent);
@@ -1977,8 +2074,7 @@ static void ojo__bpf_on_row(ojo_bpf *b, const struct ojo__bpf_row *row) {
 static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   uint32_t flow = row->event.flow, type = row->event.type & 0xFFFFu;
   pthread_mutex_lock(&b->table_lock);
-  ojo__bpf_remove(&b->announced, flow);
-  if (type == OJO_KERNEL_TCP_FINISHED) ojo__bpf_remove(&b->bound, row->identity.cookie);
+  ojo__bpf_forget_flow(b, flow);
   pthread_mutex_unlock(&b->table_lock);
   if (row->event.type & OJO__BPF_QUIET) return;
   ojo_record_ext_at(b->desc.tracer, row->event.time_ns, flow, type, 0, &row->totals, sizeof row->totals);
@@ -1986,9 +2082,10 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   if (b->closed_count < OJO__BPF_CLOSED_MAX &&
       ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) {
     ojo__bpf_row_out(row, true, &b->closed[b->closed_count++]);
-  } else if (!b->told_closed) {
+  } else {
+    b->closed_lost++;
+    b->say_closed |= !b->told_closed;
     b->told_closed = true;
-    ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
   }
 }
 
@@ -2033,6 +2130,18 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
   else
     ojo_record_at(b->desc.tracer, event->time_ns, event->flow, type, event->value);
   return b->handled >= OJO__BPF_DRAIN_MAX ? -EAGAIN : 0; /* this one is taken all the same */
+}
+
+/* Lets go of `lock`, and logs what came up while it was held, or in ojo_bind_socket: a logger may call us. */
+static void ojo__bpf_unlock(ojo_bpf *b) {
+  uint32_t one = 1;
+  bool closed = b->say_closed;
+  b->say_closed = false;
+  pthread_mutex_unlock(&b->lock);
+  if (closed)
+    ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
+  if (__atomic_compare_exchange_n(&b->told_full, &one, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
 }
 
 /* Empties the ring. The caller holds `lock`. */
@@ -2532,7 +2641,9 @@ static void ojo__bpf_free(ojo_bpf *b) {
   free((void *)(uintptr_t)b->desc.ports);
   free((void *)(uintptr_t)b->desc.addresses);
   free(b->bound.entries);
+  free(b->binds);
   free(b->announced.entries);
+  free(b->unlinked.entries);
   free(b->rows);
   free(b->closed);
   free(b->expired);
@@ -2628,7 +2739,7 @@ static void ojo__bpf_look_around(ojo_bpf *b) {
   ojo__bpf_walk(b, OJO__BPF_PART_FILES);
   ojo__bpf_walk(b, OJO__BPF_PART_OTHERS);
   ojo__bpf_walk(b, OJO__BPF_PART_FOUND);
-  pthread_mutex_unlock(&b->lock);
+  ojo__bpf_unlock(b);
 }
 
 static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms);
@@ -2674,6 +2785,7 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   const char *fault;
   void *image = NULL;
   size_t bytes = 0;
+  struct statfs where;
   ojo_bpf *b;
   if (!out) return OJO_ERR_ARGUMENT;
   *out = NULL;
@@ -2689,8 +2801,14 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   pthread_mutex_init(&b->table_lock, NULL);
   b->cgroup_fd = ojo__bpf_cgroup_open(desc->cgroup);
   b->can_cgroup = b->cgroup_fd >= 0 && ojo__bpf_net_admin();
+  if (desc->cgroup && b->cgroup_fd >= 0 && (fstatfs(b->cgroup_fd, &where) < 0 || where.f_type != OJO__BPF_CGROUP2)) {
+    close(b->cgroup_fd);
+    b->cgroup_fd = -1;
+    errno = EMEDIUMTYPE;
+  }
   if (desc->cgroup && b->cgroup_fd < 0) {
-    ojo__bpf_log(&desc->logger, "the cgroup %s can't be opened: %s", desc->cgroup, strerror(errno));
+    ojo__bpf_log(&desc->logger, "the cgroup %s can't be used: %s", desc->cgroup,
+                 errno == EMEDIUMTYPE ? "it is no directory of a cgroup2 filesystem" : strerror(errno));
     result = OJO_ERR_ARGUMENT;
   } else if (ojo__bpf_copy_desc(b, desc)) {
     result = ojo__bpf_image(desc, &image, &bytes);
@@ -2762,7 +2880,7 @@ static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms) {
     pthread_mutex_lock(&b->lock);
     handled = ojo__bpf_drain(b);
     ojo__bpf_upkeep(b);
-    pthread_mutex_unlock(&b->lock);
+    ojo__bpf_unlock(b);
     if (handled || n < 0) return (int)handled;
     if (timeout_ms >= 0 && ojo__bpf_now() >= until) return 0;
     if (__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE)) return 0;
@@ -2805,10 +2923,12 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   b->rows = b->closed = NULL;
   b->row_count = b->row_capacity = b->closed_count = b->closed_capacity = 0;
   for (size_t i = 0; i < later; i++) {
-    if (!ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) break;
-    b->closed[b->closed_count++] = closed[closed_count + i];
+    if (ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed))
+      b->closed[b->closed_count++] = closed[closed_count + i];
+    else b->closed_lost++;
   }
-  pthread_mutex_unlock(&b->lock);
+  b->told_closed = false;
+  ojo__bpf_unlock(b);
   for (size_t i = 0; more && i < row_count; i++) more = fn(user, &rows[i]);
   for (size_t i = 0; more && i < closed_count; i++) more = fn(user, &closed[i]);
   free(rows);
@@ -2841,6 +2961,7 @@ OJO_API ojo_bpf_stats ojo_bpf_query_stats(ojo_bpf *b) {
   pthread_mutex_lock(&b->lock);
   stats.events = b->events;
   stats.missed = b->missed;
+  stats.unlisted = b->closed_lost;
   stats.connections = __atomic_load_n(&b->shared->connections, __ATOMIC_RELAXED);
   for (uint32_t i = 0; i < OJO__BPF_PROBES; i++) {
     stats.lost[i] = __atomic_load_n(&b->shared->lost[i].count, __ATOMIC_RELAXED);

@@ -773,10 +773,12 @@ static void test_alone(void) {
 /* What ojo_bpf.h builds on: which socket carries a flow, and losses of events that never reached the tracer. */
 static uint64_t told_cookie;
 static uint32_t told_flow;
-static void told_of_bind(void *user, uint32_t flow, uint64_t cookie) {
+static int told_fd;
+static void told_of_bind(void *user, uint32_t flow, uint64_t cookie, int fd) {
   ++*(unsigned *)user;
   told_flow = flow;
   told_cookie = cookie;
+  told_fd = fd;
 }
 
 static void test_kernel_side(void) {
@@ -792,7 +794,8 @@ static void test_kernel_side(void) {
   if (bound == OJO_ERR_NOT_FOUND && check_emulated()) {
     check_skip("bind", "the emulator gives no socket cookies");
   } else {
-    check(bound == OJO_OK && calls == 1 && told_flow == 7 && told_cookie, "bind: the hook is called, once");
+    check(bound == OJO_OK && calls == 1 && told_flow == 7 && told_cookie && told_fd == fd,
+          "bind: the hook is called, once");
     ojo__bind_hook_set(t, NULL, NULL);
     check(ojo_bind_socket(t, 8, fd) == OJO_OK && calls == 1, "bind: no hook, no call");
   }

@@ -145,6 +145,21 @@ static void bind_run(struct session *s, struct bind_case *c) {
   nap_us(20000);
   close(c->fds[SERVER]);
 }
+/* A UDP socket that is bound again to its flow: a second 4-tuple is a flow of its own still. */
+static struct bind_case bind_twice = {"UDP, bound twice", SOCK_DGRAM, false, true, {0}, 0, 0};
+static void bind_again(struct session *s, struct bind_case *c) {
+  c->flow = ojo_flow_open(s->t, &(ojo_flow_desc){.label = c->name});
+  c->fds[CLIENT] = socket(AF_INET, SOCK_DGRAM, 0);
+  for (int i = 0; i < 2; i++) {
+    uint16_t port = 0;
+    int receiver = bound(AF_INET, SOCK_DGRAM, &port);
+    address to = loopback(AF_INET, port);
+    ojo_bind_socket(s->t, c->flow, c->fds[CLIENT]);
+    if (sendto(c->fds[CLIENT], "", 1, 0, &to.any, address_length(&to)) != 1) give_up("sendto");
+    close(receiver);
+  }
+  close(c->fds[CLIENT]);
+}
 static void bind_check(struct told *told, const char *dir, const struct bind_case *c) {
   unsigned type = c->kind == SOCK_STREAM ? OJO_KERNEL_TCP_SEND : OJO_KERNEL_UDP_SEND;
   const struct seen *own = told_find(told, c->flow, false), *kernel = NULL;
@@ -179,10 +194,44 @@ static void bind_check(struct told *told, const char *dir, const struct bind_cas
   check(chain == 2000 && bound_event, "bind: %s: %" PRIu64 " of 2000 bytes in the flow's chain%s", c->name, chain,
         bound_event ? "" : ", no SOCKET_BOUND");
 }
+/* More sockets than any table holds, each closed at once, never connected: none may be in the way of later ones. */
+static void bind_many(struct session *s) {
+  uint32_t flow = ojo_flow_open(s->t, NULL);
+  for (unsigned i = 0; i < OJO__BPF_TUPLES_MAX + 100; i++) {
+    int fd = socket(AF_INET, i & 1 ? SOCK_STREAM : SOCK_DGRAM, 0);
+    if (fd < 0 || ojo_bind_socket(s->t, flow, fd)) give_up("bind %u", i);
+    close(fd);
+  }
+  check(s->b->bound.count <= OJO__BPF_BINDS_MAX, "bind: %u sockets are remembered that are closed", s->b->bound.count);
+}
+/* A bind links all flows of its socket, and takes no longer when others have many. */
+static void bind_beside(struct session *s) {
+  enum { FLOWS = 20000 };
+  uint16_t port = 0;
+  int fd = bound(AF_INET, SOCK_DGRAM, &port);
+  uint64_t best = UINT64_MAX;
+  for (uint32_t i = 0; i < FLOWS; i++) ojo__bpf_know_flow(s->b, UINT32_C(0xB0000000) + i, UINT64_C(1) << 40 | i, false);
+  for (uint32_t i = 0; i < 4; i++) ojo__bpf_know_flow(s->b, UINT32_C(0xBF000000) + i, cookie_of(fd), false);
+  ojo__bpf_forget_flow(s->b, 0xBF000001);
+  for (unsigned i = 0; i < 100; i++) {
+    uint64_t start = now_ns();
+    if (ojo_bind_socket(s->t, 1, fd)) give_up("bind");
+    if (now_ns() - start < best) best = now_ns() - start;
+    for (uint32_t k = 0; i == 0 && k < 4; k++)
+      if (k != 1) check(ojo__bpf_get(&s->b->announced, 0xBF000000 + k)->value & 1, "bind: flow %u is not linked", k);
+  }
+  check(best < 15000, "bind: beside %u flows it takes %" PRIu64 " ns at best", (unsigned)FLOWS, best);
+  printf("note: ojo_bind_socket beside %u live flows takes %" PRIu64 " ns at best\n", (unsigned)FLOWS, best);
+  for (uint32_t i = 0; i < FLOWS; i++) ojo__bpf_forget_flow(s->b, UINT32_C(0xB0000000) + i);
+  for (uint32_t i = 0; i < 4; i++) ojo__bpf_forget_flow(s->b, UINT32_C(0xBF000000) + i);
+  check(!s->b->unlinked.count, "bind: %u sockets have flows that are gone", s->b->unlinked.count);
+  close(fd);
+}
 static void part_bind(void) {
   for (int caller = 0; caller < 2; caller++) {
     struct session s;
     if (!session_open(&s, &(ojo_bpf_desc){.thread = !caller}, "bind")) return;
+    if (caller) bind_many(&s), bind_beside(&s), bind_again(&s, &bind_twice);
     for (size_t i = 0; i < sizeof bind_cases / sizeof *bind_cases; i++)
       if (bind_cases[i].caller == caller) bind_run(&s, &bind_cases[i]);
     check(ojo_bind_socket(s.t, 1, -1) == OJO_ERR_ARGUMENT, "bind: of no descriptor");
@@ -192,6 +241,9 @@ static void part_bind(void) {
     struct told told = told_read(s.dir, NULL, NULL);
     for (size_t i = 0; i < sizeof bind_cases / sizeof *bind_cases; i++)
       if (bind_cases[i].caller == caller) bind_check(&told, s.dir, &bind_cases[i]);
+    const struct seen *twice = caller ? told_find(&told, bind_twice.flow, false) : NULL;
+    check(!caller || (twice && twice->connections == 1), "bind: %s: %u 4-tuples carry the flow", bind_twice.name,
+          twice ? (unsigned)twice->connections : 0);
     told_free(&told);
     session_remove(&s);
   }
