@@ -533,7 +533,7 @@ struct ojo_tracer {                   /* what the inline half reads; in a fork c
   uint32_t sample_below;              /* a flow is kept if its hash is below; 1024: all */
   uint64_t generation;                /* unlike any other tracer's; bit 63 set */
   uint32_t clock;                     /* ojo_clock in force */
-  uint32_t zero;
+  uint32_t every;                     /* mask, while no flow is left out; else 0: one check serves both */
   uint64_t manual_now_ns;             /* OJO_CLOCK_MANUAL */
   uint32_t *flow_count;               /* root flow ids handed out by the copy of ojo.h that opened it */
   struct ojo__core *core;
@@ -667,12 +667,13 @@ OJO__INLINE bool ojo__sampled_out(uint32_t below, uint32_t flow) {
   return flow != 0 && (((flow & 1023u) * 619u) & 1023u) >= below;
 }
 
-/* False also for NULL, and in a fork child, whose mask is 0. mask and sample_below: ojo_enable and
- * ojo_sample_flows store them relaxed; a change takes effect at some later call, which is all we promise. */
+/* False also for NULL, and in a fork child, whose masks are 0. ojo_enable and ojo_sample_flows store what is read here
+ * relaxed; a change takes effect at some later call, which is all we promise. */
 OJO__INLINE bool ojo__wanted(const ojo_tracer *t, uint32_t type, uint32_t flow) {
-  if (!t || !(__atomic_load_n(&t->mask, __ATOMIC_RELAXED) & ojo__category_bit(type))) return false;
-  uint32_t below = __atomic_load_n(&t->sample_below, __ATOMIC_RELAXED);
-  return OJO__LIKELY(below >= 1024u) || !ojo__sampled_out(below, flow);
+  if (!t) return false;
+  if (OJO__LIKELY(__atomic_load_n(&t->every, __ATOMIC_RELAXED) & ojo__category_bit(type))) return true;
+  if (!(__atomic_load_n(&t->mask, __ATOMIC_RELAXED) & ojo__category_bit(type))) return false;
+  return !ojo__sampled_out(__atomic_load_n(&t->sample_below, __ATOMIC_RELAXED), flow);
 }
 
 OJO__INLINE uint64_t ojo__tick(void) {
@@ -2909,6 +2910,20 @@ static bool ojo__dead(uint64_t marker, const void *frame) {
 
 /* ---- >>record ----------------------------------------------------------------------------------- */
 
+/* Stores one of the two words that say what is recorded, and what follows from both. Of several that do so at once, in
+ * threads or handlers, each stores `every` before it looks whether it had gone by what still holds: the last to look
+ * finds that it had. */
+static void ojo__keep(ojo_tracer *t, uint32_t *word, uint32_t value) {
+  uint32_t mask, below;
+  __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+  do {
+    mask = __atomic_load_n(&t->mask, __ATOMIC_SEQ_CST);
+    below = __atomic_load_n(&t->sample_below, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&t->every, below >= 1024u ? mask : 0, __ATOMIC_SEQ_CST);
+  } while (__atomic_load_n(&t->mask, __ATOMIC_SEQ_CST) != mask ||
+           __atomic_load_n(&t->sample_below, __ATOMIC_SEQ_CST) != below);
+}
+
 /* Nested records, the flusher itself (a logger that records) and tracers without a flusher never wait. */
 static bool ojo__may_block(struct ojo__core *core, int level) {
   return core->desc.overflow == OJO_OVERFLOW_BLOCK && level == 0 && !core->desc.no_thread &&
@@ -5021,7 +5036,7 @@ OJO_API ojo_result ojo_open(ojo_tracer **out, const ojo_desc *desc) {
     t->flow_count = &ojo__flow_count_shared;
     t->sample_below = 1024;
     OJO__STORE(&t->abi, OJO_ABI);
-    OJO__STORE(&t->mask, UINT32_MAX);
+    ojo__keep(t, &t->mask, UINT32_MAX);
     *out = t;
   } else {
     memset(t, 0, sizeof *t);
@@ -5112,10 +5127,10 @@ OJO_API ojo_tracer *ojo_adopt(ojo_tracer *t) {
 }
 
 OJO_API void ojo_enable(ojo_tracer *t, uint32_t category_mask) {
-  if (t && t->abi == OJO_ABI) OJO__SET(&t->mask, category_mask | OJO_CATEGORY_META);
+  if (t && t->abi == OJO_ABI) ojo__keep(t, &t->mask, category_mask | OJO_CATEGORY_META);
 }
 OJO_API void ojo_sample_flows(ojo_tracer *t, uint32_t n) {
-  if (t) OJO__SET(&t->sample_below, n > 1 ? 1024u / n : 1024u);
+  if (t) ojo__keep(t, &t->sample_below, n > 1 ? 1024u / n : 1024u);
 }
 OJO_API void ojo_set_now(ojo_tracer *t, uint64_t ns) {
   if (t) OJO__SET(&t->manual_now_ns, ns);
@@ -5290,7 +5305,7 @@ static ojo_result ojo__close(ojo_tracer *t) {
     nanosleep(&wait, NULL);
   }
   if (!mine) return OJO_OK;
-  OJO__STORE(&t->mask, 0);
+  ojo__keep(t, &t->mask, 0);
   if (core->desc.no_thread && !ojo__recorder(core)) {
     uint64_t end = ojo__clock_ns(CLOCK_MONOTONIC) + (uint64_t)OJO__WAIT_MS * 1000000u;
     struct timespec wait = {0, 50000000};

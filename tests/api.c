@@ -296,6 +296,46 @@ static void test_sampling(void) {
   }
 }
 
+/* Categories and sampling change at any time, in any order, by several threads: both hold in the end. */
+static uint64_t recorded_of(ojo_tracer *t, uint32_t flow, uint32_t type) {
+  uint64_t before = ojo_query_stats(t).recorded;
+  ojo_record(t, flow, type, 1);
+  return ojo_query_stats(t).recorded - before;
+}
+static void *toggle(void *argument) {
+  ojo_tracer *t = (ojo_tracer *)argument;
+  for (uint32_t i = 0; i < 20000; i++) {
+    ojo_sample_flows(t, i % 3 ? 1 : 1024);
+    ojo_enable(t, i % 2 ? OJO_CATEGORY_ALL : OJO_CATEGORY_PACKET);
+  }
+  return NULL;
+}
+static void test_filters_together(void) {
+  ojo_desc d = desc_with_logger();
+  ojo_tracer *t = open_desc(&d);
+  pthread_t threads[3];
+  uint32_t kept = 0, left_out = 0;
+  ojo_sample_flows(t, 2);
+  for (uint32_t flow = 1; !kept || !left_out; flow++) *(recorded_of(t, flow, OJO_PACKET_SENT) ? &kept : &left_out) = flow;
+  ojo_enable(t, OJO_CATEGORY_PACKET);
+  check(recorded_of(t, kept, OJO_PACKET_SENT) && !recorded_of(t, kept, OJO_STREAM_OPENED) &&
+        !recorded_of(t, left_out, OJO_PACKET_SENT), "a category of a sampled flow");
+  ojo_sample_flows(t, 1);
+  check(recorded_of(t, left_out, OJO_PACKET_SENT) && !recorded_of(t, left_out, OJO_STREAM_OPENED),
+        "all flows again: the category holds");
+  for (int i = 0; i < 3; i++)
+    if (pthread_create(&threads[i], NULL, toggle, t)) abort();
+  for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+  uint32_t mask = t->mask, below = t->sample_below;
+  check(t->every == (below >= 1024 ? mask : 0), "mask %x, below %u: every is %x", mask, below, t->every);
+  ojo_enable(t, OJO_CATEGORY_STREAM);
+  ojo_sample_flows(t, 2);
+  check(!recorded_of(t, kept, OJO_PACKET_SENT) && recorded_of(t, kept, OJO_STREAM_OPENED) &&
+        !recorded_of(t, left_out, OJO_STREAM_OPENED), "the last ones hold");
+  ojo_close(t);
+  check(t->every == 0 && t->mask == 0, "closed: nothing is wanted");
+}
+
 /* Times: ticks, stamps and caller's ns agree with CLOCK_MONOTONIC within 1 us. */
 static void test_clock(ojo_clock clock) {
   enum { EVENTS = 2000 };
@@ -841,6 +881,7 @@ int main(int argc, char **argv) {
   test_filters();
   test_batch_sizes();
   test_sampling();
+  test_filters_together();
   test_clock(OJO_CLOCK_AUTO);
   test_clock(OJO_CLOCK_MONOTONIC);
   test_manual_clock();
