@@ -381,11 +381,6 @@ struct ojo__bpf_config {
   uint64_t ring_half;     /* bytes at which a listing's walk pauses */
 };
 
-/* Of everything in this section: an object file of another one is refused. Raise the 1 if sizes don't change. */
-#define OJO__BPF_ABI                                                                                             \
-  (uint32_t)(1 + sizeof(struct ojo__bpf_config) * 7 + sizeof(struct ojo__bpf_row) * 1009 +                       \
-             sizeof(struct ojo__bpf_metrics) * 100003 + sizeof(struct ojo__bpf_tuple) * 1000003)
-
 struct ojo__bpf_lost { /* of one probe. Written by any CPU with atomic adds, read by the loader */
   uint64_t count;
   uint64_t first_ns, last_ns; /* since the loader last raised `epoch` */
@@ -401,6 +396,33 @@ struct ojo__bpf_shared { /* in memory that both halves map */
   uint64_t connections; /* kernel: seen */
   uint64_t expired_before_ns; /* loader: a walk over UDP's tuples tells only of those that are older; 0: of all */
 };
+
+/* Of everything in this section: an object file of another one is refused. Each size and offset has a factor of its
+ * own, so that members that change places don't make up for each other. Raise the 2 if what they mean changes. */
+#define OJO__BPF_SIZE(type, factor) (uint32_t)sizeof(struct ojo__bpf_##type) * factor##u
+#define OJO__BPF_AT(type, member, factor) (uint32_t)__builtin_offsetof(struct ojo__bpf_##type, member) * factor##u
+#define OJO__BPF_ABI                                                                                              \
+  (2u + OJO__BPF_SIZE(event, 2654435761) + OJO__BPF_SIZE(identity, 2246822519) + OJO__BPF_SIZE(totals, 3266489917) + \
+   OJO__BPF_SIZE(connection, 668265263) + OJO__BPF_SIZE(row, 374761393) + OJO__BPF_SIZE(metrics, 3332679571) +     \
+   OJO__BPF_SIZE(tuple_key, 2860486313) + OJO__BPF_SIZE(tuple, 1500450271) + OJO__BPF_SIZE(bound, 3267000013) +    \
+   OJO__BPF_SIZE(prefix_key, 2147483647) + OJO__BPF_SIZE(config, 1073741789) + OJO__BPF_SIZE(shared, 536870909) +  \
+   OJO__BPF_AT(event, type, 268435399) + OJO__BPF_AT(event, flow, 134217689) + OJO__BPF_AT(event, value, 67108859) + \
+   OJO__BPF_AT(event, size, 33554393) + OJO__BPF_AT(row, identity, 16777213) + OJO__BPF_AT(row, totals, 8388593) + \
+   OJO__BPF_AT(row, first_ns, 4194301) + OJO__BPF_AT(row, rtt_us, 2097143) + OJO__BPF_AT(row, cwnd, 1048573) +     \
+   OJO__BPF_AT(row, is_new, 524287) + OJO__BPF_AT(metrics, mss, 262139) + OJO__BPF_AT(metrics, cwnd, 131071) +     \
+   OJO__BPF_AT(metrics, ssthresh, 65521) + OJO__BPF_AT(metrics, in_flight, 32749) +                               \
+   OJO__BPF_AT(metrics, send_window, 16381) + OJO__BPF_AT(tuple_key, remote, 8191) +                              \
+   OJO__BPF_AT(tuple, totals, 4093) + OJO__BPF_AT(tuple, last_ns, 2039) + OJO__BPF_AT(tuple, flow, 1021) +        \
+   OJO__BPF_AT(tuple, parent, 509) + OJO__BPF_AT(tuple, wanted, 251) + OJO__BPF_AT(bound, flow, 127) +            \
+   OJO__BPF_AT(config, probes, 3221225473) + OJO__BPF_AT(config, trace, 3489660929) +                             \
+   OJO__BPF_AT(config, metrics_interval_us, 2013265921) + OJO__BPF_AT(config, one_in, 1811939329) +               \
+   OJO__BPF_AT(config, has_pids, 469762049) + OJO__BPF_AT(config, has_ports, 167772161) +                         \
+   OJO__BPF_AT(config, has_addresses, 998244353) + OJO__BPF_AT(config, udp_by_socket, 754974721) +                \
+   OJO__BPF_AT(config, poll_congestion, 1224736769) + OJO__BPF_AT(config, sees_drops, 4261675009) +               \
+   OJO__BPF_AT(config, self, 4253024257) + OJO__BPF_AT(config, cgroup, 4223164417) +                              \
+   OJO__BPF_AT(config, ring_mark, 4194304001) + OJO__BPF_AT(shared, epoch, 4179623937) +                          \
+   OJO__BPF_AT(shared, any_lost, 4076863489) + OJO__BPF_AT(shared, woken, 4043309057) +                           \
+   OJO__BPF_AT(shared, connections, 4026531841))
 #endif
 
 /* ---- >>kernel: the kernel half ------------------------------------------------------------------ */
