@@ -191,6 +191,7 @@ typedef struct ojo_bpf_stats { /* counts since ojo_bpf_open */
   uint64_t ring_lost;   /* did not fit into the ring, all probes */
   uint64_t missed;      /* probes not called by the kernel since they were interrupted by themselves */
   uint64_t connections; /* seen */
+  uint64_t unlisted;    /* closed, and in no listing: more than 262,144 between two */
   uint64_t lost[OJO_BPF_PROBE_COUNT]; /* ring_lost, per probe bit */
 } ojo_bpf_stats;
 
@@ -1602,6 +1603,7 @@ int BPF_PROG(ojo_waking, struct task_struct *task) {
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1651,6 +1653,8 @@ OJO__BPF_SAME(KERNEL_WAKEUP, WAKEUP);
 #define OJO__BPF_DRAIN_MAX 200000     /* records per turn, so that a poll ends while the kernel goes on */
 #define OJO__BPF_CLOSED_MAX (1u << 18) /* closed rows kept for the next listing */
 #define OJO__BPF_BINDS_MAX (1u << 14)  /* latest binds kept, for what the ring told of before and is read after */
+
+#define OJO__BPF_CGROUP2 0x63677270   /* CGROUP2_SUPER_MAGIC of linux/magic.h */
 
 #define OJO__BPF_CANDIDATES 3
 
@@ -1745,14 +1749,17 @@ struct ojo_bpf {
   int bound_fd, tuples_fd;
   pthread_mutex_t lock;       /* held by who takes from the ring: poll, its thread, a listing */
   pthread_mutex_t table_lock; /* of the two tables: also ojo_bind_socket's caller changes them */
-  struct ojo__bpf_table bound;     /* of the latest binds: cookie -> number of the bind << 32 | the application's flow */
+  struct ojo__bpf_table bound;     /* the latest binds: cookie -> number of the bind << 32 | the application's flow */
   uint64_t *binds;                 /* their cookies, OJO__BPF_BINDS_MAX of them, by the number of the bind */
   uint32_t bind_count;
   struct ojo__bpf_table announced; /* the kernel's flow -> cookie << 1 | linked to the application's flow */
   struct ojo__bpf_table unlinked;  /* cookie -> the first of its flows that are not linked */
   ojo_bpf_connection *rows, *closed; /* of a listing under way; since the last one */
   size_t row_count, row_capacity, closed_count, closed_capacity;
-  bool listing, out_of_memory, told_full, told_closed;
+  bool listing, out_of_memory, told_closed;
+  uint32_t told_full;         /* a bind found no memory: 1, 2 once that is logged. Any thread */
+  uint64_t closed_lost;
+  bool say_closed;            /* logged once `lock` is free: the logger may call us */
   struct ojo__bpf_tuple_key *expired; /* found by a walk, to be removed after it */
   size_t expired_count, expired_capacity;
   char heard[192];            /* what libbpf said last, while opening */
@@ -1935,7 +1942,8 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd)
   struct ojo__bpf_bound bound = {flow, 0}, before;
   struct ojo__bpf_entry *first;
   uint64_t now = ojo__bpf_now();
-  bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0, log;
+  bool told = bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_NOEXIST) == 0;
+  uint32_t zero = 0;
   if (!told && errno == EEXIST) /* on the same flow: the 4-tuple that carries it stays the only one */
     told = (bpf_map_lookup_elem(b->bound_fd, &fd, &before) == 0 && before.flow == flow) ||
            bpf_map_update_elem(b->bound_fd, &fd, &bound, BPF_ANY) == 0;
@@ -1947,10 +1955,8 @@ static void ojo__bpf_on_bind(void *user, uint32_t flow, uint64_t cookie, int fd)
     e->value |= 1;
     ojo__bpf_link(b, now, (uint32_t)e->key, flow);
   }
-  log = !told && !b->told_full;
-  if (log) b->told_full = true;
   pthread_mutex_unlock(&b->table_lock);
-  if (log) ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
+  if (!told) __atomic_compare_exchange_n(&b->told_full, &zero, 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 static void ojo__bpf_flow(ojo_bpf *b, uint64_t time, uint32_t flow, const struct ojo__bpf_identity *id,
@@ -2070,9 +2076,10 @@ static void ojo__bpf_on_finish(ojo_bpf *b, const struct ojo__bpf_row *row) {
   if (b->closed_count < OJO__BPF_CLOSED_MAX &&
       ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) {
     ojo__bpf_row_out(row, true, &b->closed[b->closed_count++]);
-  } else if (!b->told_closed) {
+  } else {
+    b->closed_lost++;
+    b->say_closed |= !b->told_closed;
     b->told_closed = true;
-    ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
   }
 }
 
@@ -2117,6 +2124,18 @@ static int ojo__bpf_handle(void *user, void *data, size_t bytes) {
   else
     ojo_record_at(b->desc.tracer, event->time_ns, event->flow, type, event->value);
   return b->handled >= OJO__BPF_DRAIN_MAX ? -EAGAIN : 0; /* this one is taken all the same */
+}
+
+/* Lets go of `lock`, and logs what came up while it was held, or in ojo_bind_socket: a logger may call us. */
+static void ojo__bpf_unlock(ojo_bpf *b) {
+  uint32_t one = 1;
+  bool closed = b->say_closed;
+  b->say_closed = false;
+  pthread_mutex_unlock(&b->lock);
+  if (closed)
+    ojo__bpf_log(&b->desc.logger, "too many connections closed since the last listing: later ones are not in it");
+  if (__atomic_compare_exchange_n(&b->told_full, &one, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    ojo__bpf_log(&b->desc.logger, "no memory for a bound socket: it is linked only, or not at all");
 }
 
 /* Empties the ring. The caller holds `lock`. */
@@ -2714,7 +2733,7 @@ static void ojo__bpf_look_around(ojo_bpf *b) {
   ojo__bpf_walk(b, OJO__BPF_PART_FILES);
   ojo__bpf_walk(b, OJO__BPF_PART_OTHERS);
   ojo__bpf_walk(b, OJO__BPF_PART_FOUND);
-  pthread_mutex_unlock(&b->lock);
+  ojo__bpf_unlock(b);
 }
 
 static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms);
@@ -2760,6 +2779,7 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   const char *fault;
   void *image = NULL;
   size_t bytes = 0;
+  struct statfs where;
   ojo_bpf *b;
   if (!out) return OJO_ERR_ARGUMENT;
   *out = NULL;
@@ -2775,8 +2795,14 @@ OJO_API ojo_result ojo_bpf_open(ojo_bpf **out, const ojo_bpf_desc *desc) {
   pthread_mutex_init(&b->table_lock, NULL);
   b->cgroup_fd = ojo__bpf_cgroup_open(desc->cgroup);
   b->can_cgroup = b->cgroup_fd >= 0 && ojo__bpf_net_admin();
+  if (desc->cgroup && b->cgroup_fd >= 0 && (fstatfs(b->cgroup_fd, &where) < 0 || where.f_type != OJO__BPF_CGROUP2)) {
+    close(b->cgroup_fd);
+    b->cgroup_fd = -1;
+    errno = EMEDIUMTYPE;
+  }
   if (desc->cgroup && b->cgroup_fd < 0) {
-    ojo__bpf_log(&desc->logger, "the cgroup %s can't be opened: %s", desc->cgroup, strerror(errno));
+    ojo__bpf_log(&desc->logger, "the cgroup %s can't be used: %s", desc->cgroup,
+                 errno == EMEDIUMTYPE ? "it is no directory of a cgroup2 filesystem" : strerror(errno));
     result = OJO_ERR_ARGUMENT;
   } else if (ojo__bpf_copy_desc(b, desc)) {
     result = ojo__bpf_image(desc, &image, &bytes);
@@ -2848,7 +2874,7 @@ static int ojo__bpf_turn(ojo_bpf *b, int timeout_ms) {
     pthread_mutex_lock(&b->lock);
     handled = ojo__bpf_drain(b);
     ojo__bpf_upkeep(b);
-    pthread_mutex_unlock(&b->lock);
+    ojo__bpf_unlock(b);
     if (handled || n < 0) return (int)handled;
     if (timeout_ms >= 0 && ojo__bpf_now() >= until) return 0;
     if (__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE)) return 0;
@@ -2891,10 +2917,12 @@ OJO_API ojo_result ojo_bpf_connections(ojo_bpf *b, bool (*fn)(void *user, const 
   b->rows = b->closed = NULL;
   b->row_count = b->row_capacity = b->closed_count = b->closed_capacity = 0;
   for (size_t i = 0; i < later; i++) {
-    if (!ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed)) break;
-    b->closed[b->closed_count++] = closed[closed_count + i];
+    if (ojo__bpf_room((void **)&b->closed, &b->closed_capacity, b->closed_count, sizeof *b->closed))
+      b->closed[b->closed_count++] = closed[closed_count + i];
+    else b->closed_lost++;
   }
-  pthread_mutex_unlock(&b->lock);
+  b->told_closed = false;
+  ojo__bpf_unlock(b);
   for (size_t i = 0; more && i < row_count; i++) more = fn(user, &rows[i]);
   for (size_t i = 0; more && i < closed_count; i++) more = fn(user, &closed[i]);
   free(rows);
@@ -2927,6 +2955,7 @@ OJO_API ojo_bpf_stats ojo_bpf_query_stats(ojo_bpf *b) {
   pthread_mutex_lock(&b->lock);
   stats.events = b->events;
   stats.missed = b->missed;
+  stats.unlisted = b->closed_lost;
   stats.connections = __atomic_load_n(&b->shared->connections, __ATOMIC_RELAXED);
   for (uint32_t i = 0; i < OJO__BPF_PROBES; i++) {
     stats.lost[i] = __atomic_load_n(&b->shared->lost[i].count, __ATOMIC_RELAXED);

@@ -279,7 +279,55 @@ static void api_wrong_descs(void) {
   api_wrong("a prefix of 33 bits", &(ojo_bpf_desc){.addresses = &long_bits, .address_count = 1}, OJO_ERR_ARGUMENT);
   api_wrong("ports that are missing", &(ojo_bpf_desc){.port_count = 1}, OJO_ERR_ARGUMENT);
   api_wrong("probes that there are not", &(ojo_bpf_desc){.probes = OJO_BPF_ALL + 1}, OJO_ERR_ARGUMENT);
+  api_wrong("a directory that is no cgroup", &(ojo_bpf_desc){.cgroup = "/proc/self"}, OJO_ERR_ARGUMENT);
   api_wrong("no such cgroup", &(ojo_bpf_desc){.cgroup = "/sys/fs/cgroup/nowhere"}, OJO_ERR_ARGUMENT);
+}
+/* A header whose structs are laid out otherwise, though of the same size, is another version. */
+static void api_layout(void) {
+  static const char *const edits[] = {
+      "s/  uint32_t one_in;/  uint32_t self;/;s/  uint32_t self;   /  uint32_t one_in;   /",
+      "s/uint32_t rtt_us, cwnd, cwnd_segments;/uint32_t cwnd, rtt_us, cwnd_segments;/"};
+  for (size_t i = 0; i < 2; i++) {
+    char path[320], name[64];
+    snprintf(path, sizeof path, "%s.%d", kernel_object, (int)getpid());
+    if (!shell("sed '/ojo__bpf_.* {/,/^}/{%s}' ojo_bpf.h | clang -target bpf -x c -O2 -g "
+               "-I/usr/include/$(gcc -dumpmachine) -c - -o %s 2>/dev/null", edits[i], path)) {
+      check_skip("api: another layout", "clang is not here, or it is not run from the source's directory");
+      return;
+    }
+    snprintf(name, sizeof name, "another layout (%zu)", i);
+    api_wrong(name, &(ojo_bpf_desc){.object_path = path}, OJO_ERR_FORMAT);
+    unlink(path);
+  }
+}
+/* More have closed than a listing keeps: they are counted, and the logger may call us. */
+static ojo_bpf *api_logging;
+static unsigned api_full_lines;
+static void api_log_query(void *user, const char *line) {
+  (void)line;
+  *(uint64_t *)user = ojo_bpf_query_stats(api_logging).unlisted;
+  api_full_lines++;
+}
+static void api_full(void) {
+  struct session s;
+  struct exchange e;
+  uint64_t unlisted = 0;
+  uint16_t port = 7001;
+  address to = loopback(AF_INET, port);
+  const ojo_bpf_desc desc = {.list = true, .ports = &port, .port_count = 1, .logger = {api_log_query, &unlisted}};
+  if (!session_open(&s, &desc, "api")) return;
+  api_logging = s.b;
+  for (unsigned i = 1; i <= 2; i++) {
+    s.b->closed_count = OJO__BPF_CLOSED_MAX;
+    exchange_run(&e, &to);
+    for (int k = 0; k < 20; k++) ojo_bpf_poll(s.b, 0), nap_us(1000);
+    s.b->closed_count = 0;
+    session_list(&s);
+    check(api_full_lines == i && unlisted >= i, "api: %u lines logged, %" PRIu64 " closes in no listing",
+          api_full_lines, unlisted);
+  }
+  session_close(&s);
+  session_remove(&s);
 }
 static void api_poll(void) { /* nobody uses this port: nothing comes */
   struct session s;
@@ -385,6 +433,8 @@ static void api_close_busy(void) {
 static void part_api(void) {
   api_null();
   api_wrong_descs();
+  api_layout();
+  api_full();
   api_poll();
   api_epoll();
   api_twice();
