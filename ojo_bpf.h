@@ -57,7 +57,7 @@
  *   0x0401 KERNEL_TCP_STATE       new state, old state (1 ESTABLISHED, 2 SYN_SENT, 3 SYN_RECV, 4 FIN_WAIT1,
  *                                 5 FIN_WAIT2, 6 TIME_WAIT, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 10 LISTEN, 11 CLOSING)
  *   0x0402 KERNEL_TCP_SEND        bytes that the kernel took in one call
- *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK)
+ *   0x0403 KERNEL_TCP_RECEIVE     bytes given to the program by one call (not MSG_PEEK, MSG_ERRQUEUE)
  *   0x0404 KERNEL_TCP_RETRANSMIT  segments sent again; in total. Their sum is the kernel's RetransSegs
  *   0x0405 KERNEL_TCP_RTT         smoothed, ns; ojo_rtt
  *   0x0406 _CWND, 0x0407 _SSTHRESH, 0x0408 _IN_FLIGHT  bytes; segments. 0x0409 _SEND_WINDOW, 0x040A _RECEIVE_WINDOW
@@ -101,7 +101,9 @@
  *   from its program's calls, with remote address and port 0 and drops unknown.
  *   Process ids are those of the initial pid namespace. The cgroup filter goes by where the socket was made. Existing
  *   sockets are found by their descriptors in this pid namespace, and by TCP's table of this network namespace.
- *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32.
+ *   Packets that TIME_WAIT sends or takes belong to no socket any more, and a counter of segments wraps at 2^32. The
+ *   RST of a disconnect, connect(AF_UNSPEC), is in no count. Who takes an accepted connection's bytes by splice alone,
+ *   or has the kernel move them, has not used it: its owner stays the listener's.
  *   Binds made before ojo_bpf_open are in the trace, but the probes don't know of them.
  */
 #if !defined(OJO_BPF_H) && !defined(__bpf__)
@@ -466,7 +468,7 @@ struct sock_common {
 };
 struct sock {
   struct sock_common __sk_common;
-  uint16_t sk_protocol;
+  uint16_t sk_type, sk_protocol;
   uint8_t sk_shutdown;
   struct sock_cgroup_data sk_cgrp_data;
 };
@@ -480,6 +482,7 @@ struct tcp_sock {
   uint32_t segs_in, segs_out, write_seq, snd_una, total_retrans;
   uint32_t srtt_us, mdev_us, mss_cache, snd_cwnd, snd_ssthresh, snd_wnd, rcv_wnd;
   uint32_t packets_out, sacked_out, lost_out, retrans_out;
+  uint8_t repair : 1;
   struct minmax rtt_min;
 };
 struct nsproxy { struct net *net_ns; };
@@ -506,7 +509,8 @@ struct bpf_iter__bpf_map_elem { struct bpf_iter_meta *meta; struct bpf_map *map;
 #pragma clang attribute pop
 
 enum {
-  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__PEEK_FLAG = 2, OJO__STACK_BYTES = 16384,
+  OJO__AF_INET = 2, OJO__AF_INET6 = 10, OJO__DATAGRAM = 2, OJO__STACK_BYTES = 16384,
+  OJO__NO_DATA = 0x2002, /* flags MSG_PEEK, MSG_ERRQUEUE */
   OJO__ESTABLISHED = 1, OJO__SYN_SENT = 2, OJO__SYN_RECV = 3, OJO__FIN_WAIT1 = 4, OJO__FIN_WAIT2 = 5,
   OJO__TIME_WAIT = 6, OJO__CLOSE = 7, OJO__CLOSE_WAIT = 8, OJO__LAST_ACK = 9, OJO__LISTEN = 10, OJO__CLOSING = 11,
   OJO__NEW_SYN_RECV = 12
@@ -531,7 +535,7 @@ struct ojo__tcp {
   uint8_t wanted;    /* the filters let it pass */
   uint8_t begun;     /* identity and bases are set */
   uint8_t listener;  /* holds the owner that its accepted sockets begin with */
-  uint8_t active;    /* opened here: the SYN is in the kernel's counts */
+  uint8_t active;    /* opened here: the SYN is in the kernel's sequence */
   uint8_t owned;     /* the owner is certain */
   uint8_t decided;   /* `wanted` is final, unless the owner changes */
   uint8_t announced, closing, finished, listed, reset;
@@ -847,7 +851,7 @@ static __noinline int ojo__begin(struct tcp_sock *tp, struct ojo__tcp *c, uint64
   uint32_t state = sk->__sk_common.skc_state;
   struct ojo__bpf_bound *bound;
   c->listener = c->listed = c->closing = c->finished = c->reset = c->announced = 0;
-  c->active = flags == 0;
+  c->active = flags == 0 && !BPF_CORE_READ_BITFIELD(tp, repair); /* TCP_REPAIR: connect sends no SYN */
   c->base_out = c->base_in = 0;
   c->base_packets_out = c->base_packets_in = c->base_retransmits = c->retransmits = 0;
   c->srtt_us = c->min_rtt_us = c->mdev_us = c->cwnd = c->ssthresh = c->in_flight = 0;
@@ -1008,6 +1012,7 @@ static __noinline int ojo__io_first(struct sock *sk) {
   if (!c || c->finished || c->closing) return 0;
   now = bpf_ktime_get_ns();
   if (c->listener) c->listener = c->begun = c->owned = 0; /* fast open: data before it is established */
+  if (!c->begun && sk->__sk_common.skc_state == OJO__SYN_RECV) ojo__begin(tp, c, now, 2);
   if (!c->begun) ojo__adopt(tp, c, now);
   if (!c->owned) {
     pid = bpf_get_current_pid_tgid() >> 32;
@@ -1023,7 +1028,8 @@ static __always_inline int ojo__on_io(struct sock *sk, int length, uint32_t out)
   if (length <= 0) return 0;
   uint32_t protocol = sk->sk_protocol;
   if (protocol != OJO__TCP) {
-    if (ojo_config.udp_by_socket && protocol == OJO__UDP) ojo__udp_socket(sk, length, out);
+    if (ojo_config.udp_by_socket && protocol == OJO__UDP && sk->sk_type == OJO__DATAGRAM)
+      ojo__udp_socket(sk, length, out);
     return 0;
   }
   struct ojo__tcp *c = ojo__tcp_of(sk, 0);
@@ -1041,7 +1047,7 @@ SEC("tp_btf/sock_send_length")
 int BPF_PROG(ojo_send, struct sock *sk, int length, int flags) { return ojo__on_io(sk, length, 1); }
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(ojo_receive, struct sock *sk, int length, int flags) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 SEC("fexit/tcp_sendmsg")
 int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size, int length) {
@@ -1050,12 +1056,12 @@ int BPF_PROG(ojo_send_fexit, struct sock *sk, void *message, unsigned long size,
 SEC("fexit/tcp_recvmsg")
 int BPF_PROG(ojo_receive_fexit, struct sock *sk, void *message, unsigned long size, int flags, int *address_bytes,
              int length) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 SEC("fexit/tcp_recvmsg") /* before Linux 5.19 */
 int BPF_PROG(ojo_receive_fexit6, struct sock *sk, void *message, unsigned long size, int nonblock, int flags,
              int *address_bytes, int length) {
-  return flags & OJO__PEEK_FLAG ? 0 : ojo__on_io(sk, length, 0);
+  return flags & OJO__NO_DATA ? 0 : ojo__on_io(sk, length, 0);
 }
 
 /* -- TCP: what it does by itself */
@@ -1377,7 +1383,7 @@ static __always_inline void ojo__owner_is_current(struct ojo__owner *owner) {
 
 SEC("cgroup/sock_create")
 int ojo_udp_create(struct bpf_sock *sk) {
-  if (sk->protocol != OJO__UDP) return 1;
+  if (sk->protocol != OJO__UDP || sk->type != OJO__DATAGRAM) return 1; /* a raw socket may be of UDP as well */
   struct ojo__owner *owner = bpf_sk_storage_get(&ojo_owners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (owner) ojo__owner_is_current(owner);
   return 1;
@@ -1439,7 +1445,7 @@ static __always_inline int ojo__on_packet(struct __sk_buff *skb, uint32_t out) {
   struct bpf_sock *sk = skb->sk;
   if (!sk) return 1;
   sk = bpf_sk_fullsock(sk);
-  if (!sk) return 1;
+  if (!sk || sk->protocol != OJO__UDP || sk->type != OJO__DATAGRAM) return 1; /* raw, or TCP through a tunnel */
   struct ojo__seen on_stack = {}, *seen = &on_stack;
   if (!out && OJO__SEES_DROPS) {
     seen = bpf_map_lookup_elem(&ojo_seen, &zero);

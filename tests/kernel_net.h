@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/net_tstamp.h>
 #include <linux/tcp.h> /* all of struct tcp_info; netinet/tcp.h has its first half */
 #include <net/if.h>
 #include <netinet/in.h>

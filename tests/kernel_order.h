@@ -145,6 +145,21 @@ static void bind_run(struct session *s, struct bind_case *c) {
   nap_us(20000);
   close(c->fds[SERVER]);
 }
+/* A UDP socket that is bound again to its flow: a second 4-tuple is a flow of its own still. */
+static struct bind_case bind_twice = {"UDP, bound twice", SOCK_DGRAM, false, true, {0}, 0, 0};
+static void bind_again(struct session *s, struct bind_case *c) {
+  c->flow = ojo_flow_open(s->t, &(ojo_flow_desc){.label = c->name});
+  c->fds[CLIENT] = socket(AF_INET, SOCK_DGRAM, 0);
+  for (int i = 0; i < 2; i++) {
+    uint16_t port = 0;
+    int receiver = bound(AF_INET, SOCK_DGRAM, &port);
+    address to = loopback(AF_INET, port);
+    ojo_bind_socket(s->t, c->flow, c->fds[CLIENT]);
+    if (sendto(c->fds[CLIENT], "", 1, 0, &to.any, address_length(&to)) != 1) give_up("sendto");
+    close(receiver);
+  }
+  close(c->fds[CLIENT]);
+}
 static void bind_check(struct told *told, const char *dir, const struct bind_case *c) {
   unsigned type = c->kind == SOCK_STREAM ? OJO_KERNEL_TCP_SEND : OJO_KERNEL_UDP_SEND;
   const struct seen *own = told_find(told, c->flow, false), *kernel = NULL;
@@ -216,7 +231,7 @@ static void part_bind(void) {
   for (int caller = 0; caller < 2; caller++) {
     struct session s;
     if (!session_open(&s, &(ojo_bpf_desc){.thread = !caller}, "bind")) return;
-    if (caller) bind_many(&s), bind_beside(&s);
+    if (caller) bind_many(&s), bind_beside(&s), bind_again(&s, &bind_twice);
     for (size_t i = 0; i < sizeof bind_cases / sizeof *bind_cases; i++)
       if (bind_cases[i].caller == caller) bind_run(&s, &bind_cases[i]);
     check(ojo_bind_socket(s.t, 1, -1) == OJO_ERR_ARGUMENT, "bind: of no descriptor");
@@ -226,6 +241,9 @@ static void part_bind(void) {
     struct told told = told_read(s.dir, NULL, NULL);
     for (size_t i = 0; i < sizeof bind_cases / sizeof *bind_cases; i++)
       if (bind_cases[i].caller == caller) bind_check(&told, s.dir, &bind_cases[i]);
+    const struct seen *twice = caller ? told_find(&told, bind_twice.flow, false) : NULL;
+    check(!caller || (twice && twice->connections == 1), "bind: %s: %u 4-tuples carry the flow", bind_twice.name,
+          twice ? (unsigned)twice->connections : 0);
     told_free(&told);
     session_remove(&s);
   }

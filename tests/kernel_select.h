@@ -370,7 +370,8 @@ struct odd { /* a socket and what should be told of it */
   uint64_t cookie, out, in;
   unsigned finished, established;
 };
-enum { ODD_MAPPED_CLIENT, ODD_MAPPED_SERVER, ODD_REFUSED, ODD_TWICE, ODD_INHERITED, ODD_COUNT };
+enum { ODD_MAPPED_CLIENT, ODD_MAPPED_SERVER, ODD_REFUSED, ODD_TWICE, ODD_INHERITED, ODD_STAMPED, ODD_REPAIRED,
+       ODD_COUNT };
 
 static void odd_mapped(struct odd *client, struct odd *server) {
   struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_addr = in6addr_any};
@@ -434,8 +435,77 @@ static void odd_inherited(struct odd *o) {
   nap_us(1000);
   close(pair[SERVER]);
 }
+/* Time stamps of what was sent, which are received with MSG_ERRQUEUE: no data. */
+static void odd_stamped(struct odd *o) {
+  char bytes[256];
+  struct iovec part = {bytes, sizeof bytes};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  int pair[SIDES], flags = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+  ssize_t got = -1;
+  tcp_pair(AF_INET, pair);
+  *o = (struct odd){"with time stamps", cookie_of(pair[CLIENT]), 100, 0, 1, 1};
+  setsockopt(pair[CLIENT], SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags);
+  send_bytes(pair[CLIENT], 100);
+  receive_bytes(pair[SERVER], 100);
+  for (int i = 0; i < 100 && got < 0; i++, nap_us(1000)) got = recvmsg(pair[CLIENT], &message, MSG_ERRQUEUE);
+  check(got > 0, "odd: no time stamp came");
+  close(pair[CLIENT]);
+  nap_us(1000);
+  close(pair[SERVER]);
+}
+/* TCP_REPAIR: a socket that goes on with another one's connection, and sends no SYN. */
+static void odd_repair(int fd, int queue, uint32_t *sequence, bool set) {
+  socklen_t length = sizeof *sequence;
+  if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof queue) ||
+      (set ? setsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, sequence, length)
+           : getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, sequence, &length)))
+    give_up("TCP_QUEUE_SEQ");
+}
+static void odd_repaired(struct odd *o) {
+  int pair[SIDES], on = 1, off = 0;
+  uint32_t in, out;
+  struct tcp_repair_window window;
+  socklen_t length = sizeof window;
+  tcp_pair(AF_INET, pair);
+  address here = name_of(pair[CLIENT], false), to = name_of(pair[CLIENT], true);
+  if (setsockopt(pair[CLIENT], IPPROTO_TCP, TCP_REPAIR, &on, sizeof on)) give_up("TCP_REPAIR");
+  odd_repair(pair[CLIENT], TCP_SEND_QUEUE, &out, false);
+  odd_repair(pair[CLIENT], TCP_RECV_QUEUE, &in, false);
+  if (getsockopt(pair[CLIENT], IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &length)) give_up("TCP_REPAIR_WINDOW");
+  close(pair[CLIENT]);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof on) || bind(fd, &here.any, address_length(&here)))
+    give_up("TCP_REPAIR");
+  odd_repair(fd, TCP_SEND_QUEUE, &out, true);
+  odd_repair(fd, TCP_RECV_QUEUE, &in, true);
+  if (connect(fd, &to.any, address_length(&to))) give_up("connect");
+  setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, length);
+  setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof off);
+  *o = (struct odd){"repaired", cookie_of(fd), 300, 0, 1, 1}; /* less than its window, which has no scale */
+  send_bytes(fd, 300);
+  receive_bytes(pair[SERVER], 300);
+  close(fd);
+  nap_us(1000);
+  close(pair[SERVER]);
+}
+/* A raw socket of UDP sees datagrams that are others'. */
+static void odd_raw(struct session *s) {
+  uint16_t port = 0;
+  int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_UDP), receiver = bound(AF_INET, SOCK_DGRAM, &port);
+  int sender = connected(AF_INET, SOCK_DGRAM, port);
+  if (raw < 0) give_up("a raw socket");
+  for (int i = 0; i < 10; i++) send_bytes(sender, 10);
+  struct rows live = session_live(s);
+  const ojo_bpf_connection *row = rows_find(&live, cookie_of(receiver));
+  check(row && row->packets_in == 10 && !rows_find(&live, cookie_of(raw)), "odd: a raw socket is told of as UDP's");
+  rows_free(&live);
+  close(raw);
+  close(sender);
+  close(receiver);
+}
 static void odd_check(struct told *told, const struct rows *rows, const struct odd *o) {
-  uint64_t out = 0, in = 0, sent = 0, row_out = 0;
+  uint64_t out = 0, in = 0, sent = 0, received = 0, row_out = 0;
   unsigned finished = 0, established = 0, closed = 0, right = 0, flows = 0;
   address here = loopback(AF_INET, 0);
   uint8_t raw[16];
@@ -446,6 +516,7 @@ static void odd_check(struct told *told, const struct rows *rows, const struct o
     flows++;
     finished += f->finished, established += f->established;
     sent += seen_sum(f, OJO_KERNEL_TCP_SEND);
+    received += seen_sum(f, OJO_KERNEL_TCP_RECEIVE);
     out += f->totals_sum.bytes_out, in += f->totals_sum.bytes_in;
     right += f->connection.pid == (uint32_t)getpid() && f->connection.address_bytes == 4 &&
              !memcmp(f->connection.remote, raw, 16) && (!o->established || !memcmp(f->connection.local, raw, 16));
@@ -456,10 +527,10 @@ static void odd_check(struct told *told, const struct rows *rows, const struct o
       finished == o->finished && closed == o->finished && established == o->established && right == flows && flows,
       "odd: %s: finished %u times, %u closing rows, established %u times, %u of %u flows with addresses and owner",
       o->name, finished, closed, established, right, flows);
-  check(out == o->out && in == o->in && sent == o->out && row_out == o->out,
-        "odd: %s: FINISHED %" PRIu64 " out, %" PRIu64 " in, SEND %" PRIu64 ", rows %" PRIu64 "; moved %" PRIu64
-        ", %" PRIu64,
-        o->name, out, in, sent, row_out, o->out, o->in);
+  check(out == o->out && in == o->in && sent == o->out && received == o->in && row_out == o->out,
+        "odd: %s: FINISHED %" PRIu64 " out, %" PRIu64 " in, SEND %" PRIu64 ", RECEIVE %" PRIu64 ", rows %" PRIu64
+        "; moved %" PRIu64 ", %" PRIu64,
+        o->name, out, in, sent, received, row_out, o->out, o->in);
 }
 static void part_odd(void) {
   struct odd odd[ODD_COUNT];
@@ -469,6 +540,9 @@ static void part_odd(void) {
   odd_refused(&odd[ODD_REFUSED]);
   odd_twice(&odd[ODD_TWICE]);
   odd_inherited(&odd[ODD_INHERITED]);
+  odd_stamped(&odd[ODD_STAMPED]);
+  odd_repaired(&odd[ODD_REPAIRED]);
+  odd_raw(&s);
   tcp_wait_idle(5);
   session_list(&s);
   session_close(&s);
@@ -522,6 +596,37 @@ static void probe_traffic(void) {
   for (int i = 0; i < 50; i++) send_bytes(sender, 600);
   close(sender);
   close(receiver);
+}
+/* TCP fast open: a server that receives before the connection is established. The client's ACKs are held back. */
+static void probe_fast_open(void) {
+  struct session s;
+  uint16_t port = 0;
+  int on = 16, length = 500;
+  char bytes[500] = {0};
+  if (!shell("echo 519 > /proc/sys/net/ipv4/tcp_fastopen") || /* client and server, without a cookie */
+      !session_open(&s, &(ojo_bpf_desc){.list = true}, "probes"))
+    return;
+  int listener = bound(AF_INET, SOCK_STREAM, &port), client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  setsockopt(listener, IPPROTO_TCP, TCP_FASTOPEN, &on, sizeof on);
+  shell("nft add table inet hold; nft 'add chain inet hold input { type filter hook input priority 0; }';"
+        "nft add rule inet hold input tcp dport %u 'tcp flags & (syn|ack) == ack' drop", port);
+  address to = loopback(AF_INET, port);
+  check(sendto(client, bytes, (size_t)length, MSG_FASTOPEN, &to.any, address_length(&to)) == length,
+        "probes: a fast open");
+  int server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+  limit_waits(server, 5);
+  receive_bytes(server, (size_t)length);
+  struct rows live = session_live(&s);
+  const ojo_bpf_connection *row = rows_find(&live, cookie_of(server));
+  check(row && row->bytes_in == 500 && row->passive && !row->partial,
+        "probes: fast open: %s, %" PRIu64 " of 500 bytes%s", row ? "a row" : "no row", row ? row->bytes_in : 0, row && row->partial ? ", partial" : "");
+  rows_free(&live);
+  shell("nft flush ruleset");
+  close(client);
+  close(server);
+  close(listener);
+  session_close(&s);
+  session_remove(&s);
 }
 static bool of_probes(unsigned type, uint32_t probes) {
   for (int i = 0; i < OJO_BPF_PROBE_COUNT; i++)
@@ -581,6 +686,7 @@ static void part_probes(void) {
   session_close(&s);
   session_remove(&s);
   for (int bit = 0; bit < OJO_BPF_PROBE_COUNT; bit++) probe_alone(1u << bit, names[bit]);
+  probe_fast_open();
 }
 
 /* ---- lost: a ring of one page, which nobody polls ------------------------------------------------------ */
