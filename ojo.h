@@ -5189,6 +5189,7 @@ OJO_API void ojo_events_dropped_at(ojo_tracer *t, uint64_t time, uint64_t count,
                                    ojo_drop_reason reason, uint32_t source) {
   if (!t || !count || !(OJO__PEEK(&t->mask) & OJO_CATEGORY_META)) return; /* no mask: closed, or a fork child */
   struct ojo__core *core = OJO__PEEK(&t->core);
+  if (!core) return; /* a fork in a handler has wiped *t since */
   uint64_t start = core->file.start_monotonic_ns;
   ojo_dropped dropped;
   dropped.first_ts = first_ns > start ? first_ns - start : 0;

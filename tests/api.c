@@ -863,7 +863,8 @@ static void test_kernel_side(void) {
     memcpy(&gap, e->extension, sizeof gap);
     bool first = e->payload == 12;
     check(e->ts == (first ? 5000 : 6000) && gap.first_ts == (first ? 1000 : 0) &&
-          gap.last_ts == (first ? 4000 : 4500) && gap.reason == OJO_DROP_KERNEL_RING && gap.source == (first ? 3 : 4), "EVENTS_DROPPED of the kernel's ring");
+          gap.last_ts == (first ? 4000 : 4500) && gap.reason == OJO_DROP_KERNEL_RING && gap.source == (first ? 3 : 4),
+          "EVENTS_DROPPED of the kernel's ring");
     seen++;
   }
   check(seen == (bound == OJO_OK ? 5u : 3u) && n == seen, "%u of %zu events", seen, n);

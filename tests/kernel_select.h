@@ -619,7 +619,8 @@ static void probe_fast_open(void) {
   struct rows live = session_live(&s);
   const ojo_bpf_connection *row = rows_find(&live, cookie_of(server));
   check(row && row->bytes_in == 500 && row->passive && !row->partial,
-        "probes: fast open: %s, %" PRIu64 " of 500 bytes%s", row ? "a row" : "no row", row ? row->bytes_in : 0, row && row->partial ? ", partial" : "");
+        "probes: fast open: %s, %" PRIu64 " of 500 bytes%s", row ? "a row" : "no row",
+         row ? row->bytes_in : 0, row && row->partial ? ", partial" : "");
   rows_free(&live);
   shell("nft flush ruleset");
   close(client);
